@@ -1,0 +1,23 @@
+"""mmvae: the small module under the book on multi-modal variational autoencoders. Read it in an hour.
+
+Top to bottom, each file importing only from those above it: gaussian, nets, models, faces, data, train, evaluate,
+plot, diagram, widgets, profiles.
+"""
+from importlib import import_module
+
+from .gaussian import Gaussian, prior, product_of_experts
+from .models import MODELS, MuMoVAE, PoEVAE, VanillaVAE
+
+__version__ = "0.1.0"
+__all__ = ["Gaussian", "prior", "product_of_experts", "MODELS", "MuMoVAE", "PoEVAE", "VanillaVAE", "profile"]
+
+_LATER = ("faces", "data", "train", "evaluate", "plot", "diagram", "widgets", "profiles")
+
+
+def __getattr__(name: str):
+    """Submodules load when first used: `import mmvae` alone needs neither HDF5 nor a plotting library."""
+    if name == "profile":
+        return import_module(".profiles", __name__).profile
+    if name in _LATER:
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module 'mmvae' has no attribute '{name}'")

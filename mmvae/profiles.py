@@ -1,0 +1,114 @@
+"""The three profiles of the notebooks: how much data and training each asks for, and where the results are kept.
+
+A notebook calls `mmvae.profile(PROFILE)` and then `profile.pairs("train")` and `profile.train("mumo")`; what exists
+in the build folder already is loaded, never made twice.
+"""
+import hashlib
+import os
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+
+from . import data, faces, gaussian, models, nets, train
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How large everything is. `mmvae.profile(name)` makes one."""
+    name: str
+    size: int  # pixels a side, in training
+    iterations: int
+    batch: int
+    identities: int  # for training
+    test_identities: int
+    stored_size: int = 64  # pixels a side, in the data file
+    device: str = "cpu"
+
+    @property
+    def weight(self) -> float:
+        """Of the likelihood: (64 / size)^2, so that an image weighs against the KL as it does at 64x64."""
+        return self.settings("mumo").weight
+
+    def settings(self, model: str, **changes) -> train.Settings:
+        """The training settings of a model in this profile; `changes` are fields of `mmvae.train.Settings`."""
+        defaults = dict(model=model, size=self.size, iterations=self.iterations, batch=self.batch)
+        return train.Settings(**defaults | changes)
+
+    @property
+    def data_file(self) -> Path:
+        """The rendered heads: made on first use."""
+        name = f"faces-{self.identities}+{self.test_identities}-{self.stored_size}-v{faces.GENERATOR_VERSION}.h5"
+        path = build_folder() / name
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                faces.write(path, self.identities, self.test_identities, self.stored_size)
+        return path
+
+    def pairs(self, split: str = "train") -> data.Pairs:
+        """The pairs of a split ("train" or "test"), at this profile's size and on its device."""
+        return _pairs(self, split)
+
+    def run_dir(self, model: str, **changes) -> Path:
+        """Where a run is kept: under a hash of its settings, its data, and the code that training depends on."""
+        settings = self.settings(model, **changes)
+        digest = hashlib.sha256(f"{sorted(asdict(settings).items())} {self.pairs().fingerprint} {self.device}".encode())
+        for module in (gaussian, nets, models, data, train):
+            digest.update(Path(module.__file__).read_bytes())
+        return build_folder() / "runs" / f"{model}-{digest.hexdigest()[:12]}"
+
+    def train(self, model: str, progress: bool = True, **changes) -> models.MultiModalVAE:
+        """The trained model, in eval mode: trained now, resumed, or loaded if this very run is in the build folder."""
+        run_dir = self.run_dir(model, **changes)
+        run_dir.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{run_dir}.lock"):  # two notebooks that ask for one run train it once
+            return train.fit(self.settings(model, **changes), self.pairs(), run_dir, progress)
+
+    def log(self, model: str, **changes) -> dict[str, np.ndarray]:
+        """The training log of a run that `train` has made: {column: array}."""
+        return train.read_log(self.run_dir(model, **changes))
+
+    def measure(self, model: str, **changes) -> dict:
+        """`mmvae.evaluate.measure` of a run that `train` has made."""
+        from .evaluate import measure
+        return measure(self.run_dir(model, **changes), self.pairs("train"), self.pairs("test"))
+
+
+PROFILES = {
+    "smoke": Profile("smoke", size=16, iterations=30, batch=32, identities=4, test_identities=2, stored_size=32),
+    "cpu": Profile("cpu", size=32, iterations=5000, batch=64, identities=50, test_identities=10),
+    "gpu": Profile("gpu", size=64, iterations=80_000, batch=64, identities=50, test_identities=10, device="cuda"),
+}
+
+
+def profile(name: str = "") -> Profile:
+    """The profile of this name; "" means the environment's MMVAE_PROFILE, or else "cpu".
+
+    Raises ValueError for an unknown name, and RuntimeError for "gpu" on a machine without one.
+    """
+    name = name or os.environ.get("MMVAE_PROFILE", "") or "cpu"
+    if name not in PROFILES:
+        raise ValueError(f'PROFILE: found "{name}", expected one of {", ".join(PROFILES)}')
+    if PROFILES[name].device == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError('PROFILE: "gpu" needs a CUDA device, and PyTorch sees none; use "cpu"')
+    return PROFILES[name]
+
+
+def build_folder() -> Path:
+    """`_build/` of the book's repository, or of the current folder (Colab, say) outside of it; MMVAE_BUILD overrides."""
+    if "MMVAE_BUILD" in os.environ:
+        folder = Path(os.environ["MMVAE_BUILD"])
+    else:
+        here = Path.cwd()
+        root = next((p for p in (here, *here.parents) if (p / "_toc.yml").exists()), here)
+        folder = root / "_build"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@cache
+def _pairs(profile: Profile, split: str) -> data.Pairs:
+    return data.Pairs(profile.data_file, split, profile.device, profile.size)
