@@ -1,7 +1,8 @@
 """mmvae: the small module under the book on multi-modal variational autoencoders. Read it in an hour.
 
 Top to bottom, each file importing only from those above it: gaussian, nets, models, faces, data, train, evaluate,
-plot, diagram, widgets, profiles.
+plot, diagram, widgets, profiles. A name in brackets, [eq-poe-gaussian], is an equation of the book;
+book/equations.md lists them with their functions and tests.
 """
 from importlib import import_module
 

@@ -91,8 +91,9 @@ def read_basel(path: str | Path, neutral_elevation: int = 5, neutral_light: int 
         values[name] = torch.as_tensor((degrees or {}).get(name, range(n)), dtype=torch.float32)
         if len(values[name]) != n:
             raise ValueError(f'degrees["{name}"]: found {len(values[name])} values, expected {n}, as axis {axis} has')
-    return Grid(_as_uint8(images[:, :, :, neutral_light], str(path)), _as_uint8(images[:, :, neutral_elevation], str(path)),
-                torch.arange(len(images)), **values, test_identities=test_identities,
+    modalities = {"I": images[:, :, :, neutral_light], "T": images[:, :, neutral_elevation]}
+    return Grid(**{m: _as_uint8(image, str(path)) for m, image in modalities.items()}, **values,
+                identity=torch.arange(len(images)), test_identities=test_identities,
                 unit="degrees" if degrees else "index")
 
 

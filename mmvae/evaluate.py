@@ -73,7 +73,8 @@ def probes(model: MultiModalVAE, train: Pairs, test: Pairs, n: int = 4096, seed:
     probe has seen; negative R^2 counts as 0, which is chance. Identity: accuracy among the identities of `test`,
     fitted on every other azimuth and scored on the ones between; chance is 1 / their number.
     Collapsed latents (mean KL below 0.1 nats) are dropped, since a probe reads variations that no decoder uses; a
-    block with no other scores at chance. Palumbo et al. (2023) probe shared and private; the full table is ours.
+    block with no other scores at chance. Palumbo et al. (2023) probe shared and private; the full table is ours
+    [eq-side-r2].
     """
     scores = {}
     for subset in subsets_of(model):
@@ -104,7 +105,8 @@ def measure(run_dir: str | Path, train: Pairs, test: Pairs, n: int = 4096) -> di
     model = load_run(run_dir, train.device)
     record = json.loads((run_dir / "settings.json").read_text())
     if record["data"] != train.fingerprint:
-        raise ValueError(f"{run_dir}: trained on data {record['data'][:12]}, asked to measure on {train.fingerprint[:12]}")
+        raise ValueError(f"{run_dir}: trained on data {record['data'][:12]}, "
+                         f"asked to measure on {train.fingerprint[:12]}")
     record["n"] = n
     record["heldout"] = heldout(model, test, record["settings"]["weight"], n)
     record["probes"] = probes(model, train, test, n)

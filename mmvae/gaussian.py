@@ -21,8 +21,8 @@ class Gaussian:
 
     def __post_init__(self):
         if self.mu.shape != self.logvar.shape:
-            raise ValueError(f"Gaussian: mu has shape {tuple(self.mu.shape)}, logvar {tuple(self.logvar.shape)}; "
-                             "expected one shape for both")
+            raise ValueError(f"Gaussian: mu has shape {tuple(self.mu.shape)} and logvar "
+                             f"{tuple(self.logvar.shape)}, expected one shape for both")
 
     @property
     def precision(self) -> Tensor:
@@ -30,7 +30,8 @@ class Gaussian:
         return (-self.logvar).exp()
 
     def sample(self) -> Tensor:
-        """z = mu + sigma * eps with eps ~ N(0, 1): the reparameterisation of Kingma & Welling (2014), sec. 2.4.
+        """z = mu + sigma * eps with eps ~ N(0, 1): the reparameterisation of Kingma & Welling (2014),
+        sec. 2.4 [eq-vae-reparameterisation].
 
         Returns (B, D), differentiable in mu and logvar.
         """
@@ -42,9 +43,9 @@ class Gaussian:
         return -0.5 * (math.log(2 * math.pi) + self.logvar + d.square()).sum(-1)
 
     def kl(self, other: "Gaussian | None" = None) -> Tensor:
-        """KL(self || other), summed over the D latents: (B,), nats. Without `other`, the KL to the prior N(0, 1).
+        """KL(self || other), summed over the D latents: (B,), nats. Without `other`: to the prior N(0, 1).
 
-        Kingma & Welling (2014), appendix B, for the prior.
+        Kingma & Welling (2014), appendix B, for the prior [eq-vae-kl].
         """
         if other is None:
             return 0.5 * (self.mu.square() + self.logvar.exp() - self.logvar - 1).sum(-1)
@@ -54,7 +55,7 @@ class Gaussian:
 
 
 def prior(batch: int, dim: int, like: Tensor | None = None) -> Gaussian:
-    """The prior N(0, 1) of a block: mu and logvar are zeros of shape (batch, dim), on the device of `like`."""
+    """The prior N(0, 1) of a block: mu and logvar are zeros (batch, dim), on the device of `like`."""
     zeros = torch.zeros(batch, dim) if like is None else like.new_zeros(batch, dim)
     return Gaussian(zeros, zeros)
 
@@ -62,9 +63,10 @@ def prior(batch: int, dim: int, like: Tensor | None = None) -> Gaussian:
 def product_of_experts(experts: list[Gaussian], prior: bool = True) -> Gaussian:
     """The normalised product of Gaussian experts, times p(z) = N(0, 1) if `prior`.
 
-    Precisions add, and the mean is their weighted average: Hinton (2002); Wu & Goodman (2018), sec. 2.
+    Precisions add, and the mean is their weighted average: Hinton (2002); Wu & Goodman (2018),
+    sec. 2 [eq-poe-gaussian].
     The weights are a softmax over the experts' -logvar, so nothing overflows however sharp one of them is.
-    experts: a non-empty list, all (B, D). Returns (B, D). Raises ValueError for an empty list or unequal shapes.
+    experts: a non-empty list, all (B, D). Returns (B, D). Raises ValueError for an empty list, or unequal shapes.
     """
     if not experts:
         raise ValueError("product_of_experts: got no expert, expected at least one Gaussian")

@@ -1,9 +1,9 @@
-"""The competing models. Two choices make all of them: how the posterior of a subset of the modalities is formed,
-and for which subsets a negative ELBO is added to the loss.
+"""The competing models. Two choices make all of them: how the posterior of a subset of the modalities is
+formed, and for which subsets a negative ELBO is added to the loss.
 
-Notation: modalities "I" and "T"; subsets of what is observed "I", "T", "IT"; latent blocks "I" and "T" (private)
-and "S" (shared). Images are {"I": (B, 1, H, W), "T": (B, 1, H, W)}, float in [0, 1]; an absent key is a modality
-that was not observed.
+Notation: modalities "I" and "T"; subsets of what is observed "I", "T", "IT"; latent blocks "I" and "T"
+(private) and "S" (shared). Images are {"I": (B, 1, H, W), "T": (B, 1, H, W)}, float in [0, 1]; an absent key is
+a modality that was not observed.
 """
 from functools import partial
 
@@ -21,7 +21,8 @@ Posterior = dict[str, Gaussian]
 
 
 def bernoulli_log_likelihood(logits: Tensor, image: Tensor) -> Tensor:
-    """log p(x | z) = sum over pixels of x log s(logits) + (1 - x) log(1 - s(logits)): (B,), nats.
+    """log p(x | z) = sum over pixels of x log s(logits) + (1 - x) log(1 - s(logits)): (B,), nats
+    [eq-vae-bernoulli].
 
     Grey levels in [0, 1] are allowed, as in Kingma & Welling (2014), appendix C.1; for them it is minus a
     cross-entropy, not a normalised log-density.
@@ -40,12 +41,12 @@ def observed(x: Images) -> str:
 
 
 def seen_by(subset: str, blocks: dict[str, int]) -> dict[str, int]:
-    """The blocks that an encoder of this subset speaks about: the private ones of what it sees, and the shared one."""
+    """The blocks that an encoder of this subset speaks about: the private ones of what it sees, and S."""
     return {block: dim for block, dim in blocks.items() if block == "S" or block in subset}
 
 
 class MultiModalVAE(nn.Module):
-    """What all models share: latent blocks, a loss that sums negative ELBOs, and the decoders of a partitioned z.
+    """What all models share: latent blocks, a loss that sums negative ELBOs, the decoding of a partitioned z.
 
     A model adds its encoders and `posteriors`. blocks: {block: dimensions}. subsets: those that carry an ELBO.
     """
@@ -101,14 +102,16 @@ class MultiModalVAE(nn.Module):
         "total" is what is minimised, the sum of the negative ELBOs of `self.subsets`. For each of these subsets s,
         "s.reconstruction.m" is -E[log p(x_m | z)] for each modality m in s, "s.kl.b" the KL of block b to its
         prior, and "s.elbo" = -weight * (sum of reconstructions) - (sum of KLs): Kingma & Welling (2014), eq. 3,
-        for one subset; Wu & Goodman (2018), sec. 2, for their sum.
+        for one subset [eq-vae-elbo]; Wu & Goodman (2018), sec. 2, for their sum [eq-mumo-loss, eq-poe-v2].
         weight: of the log-likelihood against the KL, 1 for the ELBO itself.
         """
         return {name: value.mean() for name, value in self.terms(x, weight).items()}
 
 
 class VanillaVAE(MultiModalVAE):
-    """One encoder and one decoder of the concatenated pair, z not partitioned: Kingma & Welling (2014)."""
+    """One encoder and one decoder of the concatenated pair, z not partitioned: Kingma & Welling (2014)
+    [eq-vanilla-elbo].
+    """
 
     def __init__(self, size: int = 64, latent: int = 10):
         super().__init__(size, {"Z": latent}, subsets=("IT",))
@@ -117,7 +120,7 @@ class VanillaVAE(MultiModalVAE):
 
     def posteriors(self, x: Images, subsets: tuple[str, ...] = ("IT",)) -> dict[str, Posterior]:
         if tuple(subsets) != ("IT",):
-            raise ValueError(f'VanillaVAE: asked for the posterior of {subsets}; its one encoder needs "I" and "T"')
+            raise ValueError(f'VanillaVAE: asked for the posterior of {subsets}; its encoder needs "I" and "T"')
         return {"IT": self.encoders["IT"](torch.cat([x["I"], x["T"]], 1))}
 
     def decode(self, z: Latents, modalities: str = "IT") -> Images:
@@ -127,7 +130,9 @@ class VanillaVAE(MultiModalVAE):
 
 
 class MuMoVAE(MultiModalVAE):
-    """Three encoders that share nothing, one a subset: q_I(z_I, z_S | x_I), q_T(z_S, z_T | x_T), q(z | x_I, x_T)."""
+    """Three encoders that share nothing, one a subset: q_I(z_I, z_S | x_I), q_T(z_S, z_T | x_T), q(z | x_I, x_T)
+    [eq-mumo-single, eq-mumo-joint].
+    """
 
     def __init__(self, size: int = 64, private: int = 2, shared: int = 5, subsets: tuple[str, ...] = SUBSETS):
         super().__init__(size, {"I": private, "S": shared, "T": private}, subsets)
@@ -141,7 +146,8 @@ class MuMoVAE(MultiModalVAE):
 class PoEVAE(MultiModalVAE):
     """Two encoders; the posterior of the shared block from the pair is the product of their experts and the prior.
 
-    q(z_S | x_I, x_T) is proportional to p(z_S) q_I(z_S | x_I) q_T(z_S | x_T): Wu & Goodman (2018), sec. 2.
+    q(z_S | x_I, x_T) is proportional to p(z_S) q_I(z_S | x_I) q_T(z_S | x_T): Wu & Goodman (2018), sec. 2
+    [eq-poe-joint].
     v1 and v2 of the MMPOE-VAE differ in `subsets`; private=0 makes the WG-VAE.
     single_prior: multiply p(z_S) into the posterior of a single modality too, as Wu & Goodman do. The experiment's
     formula, our default, takes the single expert as it is.

@@ -3,7 +3,6 @@
 Both work on a grid of 4x4 patches: most of the arithmetic is in dense layers, which a CPU does at full speed,
 and a 3x3 convolution on the patch grid lets neighbours agree on edges.
 """
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -39,7 +38,7 @@ class Encoder(nn.Module):
     def forward(self, image: Tensor) -> dict[str, Gaussian]:
         expected = (self.channels, self.size, self.size)
         if tuple(image.shape[1:]) != expected:
-            raise ValueError(f"image: found shape {tuple(image.shape)}, expected (B, {', '.join(map(str, expected))})")
+            raise ValueError(f"image: found shape {tuple(image.shape)}, expected (B, {str(expected)[1:]}")
         h = F.silu(self.patches(image - 0.5)).flatten(1)  # (B, 16 * cells)
         h = F.silu(self.hidden1(h))  # (B, width)
         h = F.silu(self.hidden2(h))  # (B, width)

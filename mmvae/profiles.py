@@ -98,7 +98,7 @@ def profile(name: str = "") -> Profile:
 
 
 def build_folder() -> Path:
-    """`_build/` of the book's repository, or of the current folder (Colab, say) outside of it; MMVAE_BUILD overrides."""
+    """`_build/` of the book's repository, or outside of it of the current folder; MMVAE_BUILD overrides both."""
     if "MMVAE_BUILD" in os.environ:
         folder = Path(os.environ["MMVAE_BUILD"])
     else:

@@ -159,8 +159,8 @@ def _claim(run_dir: Path, settings: Settings, pairs: Pairs):
         record = ours | {"versions": versions(pairs.device)}
         return write_atomically(path, json.dumps(record, indent=1).encode())
     theirs = json.loads(path.read_text())
-    flat = [record["settings"] | {"data": record["data"][:12]} for record in (theirs, ours)]
-    changed = [f"{k}: found {flat[0].get(k)}, asked for {flat[1].get(k)}" for k in flat[1] if flat[0].get(k) != flat[1][k]]
+    found, asked = (record["settings"] | {"data": record["data"][:12]} for record in (theirs, ours))
+    changed = [f"{k}: found {found.get(k)}, asked for {asked[k]}" for k in asked if found.get(k) != asked[k]]
     if changed:
         raise ValueError(f"{run_dir}: holds a run with other settings or data ({'; '.join(changed)})")
 
@@ -171,8 +171,8 @@ def _read(unread: list[Tensor], names: list[str], iteration: int, run_dir: Path)
     bad = (~values.isfinite()).nonzero()
     if len(bad):
         row, column = bad[0].tolist()
-        raise FloatingPointError(f"iteration {iteration - len(values) + row + 1}: {names[column]} is {values[row, column]}; "
-                                 f"stopped, and the last good checkpoint in {run_dir} is kept")
+        raise FloatingPointError(f"iteration {iteration - len(values) + row + 1}: {names[column]} is "
+                                 f"{values[row, column]}; stopped, and the last good checkpoint in {run_dir} is kept")
     return dict(zip(names, values.double().mean(0).tolist()))
 
 

@@ -11,8 +11,8 @@ N, A, E, L, H = 5, 4, 3, 6, 16
 
 def arrays(dtype=np.uint8):
     """Images whose pixels tell their own factors: rows 0..3 hold identity, azimuth, elevation, light."""
-    values = {"identity": np.arange(N), "azimuth": np.linspace(-90, 90, A, dtype=np.float32),
-              "elevation": np.linspace(-30, 30, E, dtype=np.float32), "light": np.linspace(-80, 80, L, dtype=np.float32)}
+    axes = {"azimuth": (-90, 90, A), "elevation": (-30, 30, E), "light": (-80, 80, L)}
+    values = {"identity": np.arange(N)} | {k: np.linspace(*axis, dtype=np.float32) for k, axis in axes.items()}
     images = {"I": np.zeros((N, A, E, H, H), np.uint8), "T": np.zeros((N, A, L, H, H), np.uint8)}
     for m, third in (("I", E), ("T", L)):
         n, a, k = np.meshgrid(np.arange(N), np.arange(A), np.arange(third), indexing="ij")
@@ -174,7 +174,7 @@ def test_basel_file(tmp_path):
     assert pairs.unit == "index" and pairs.shape == (2, 21, 11, 11)
     for m, fixed, free, name in (("I", 3, 2, "elevation"), ("T", 2, 3, "light")):
         assert (rows[m][:, fixed] == 5).all() and torch.equal(rows[m][:, free], factors[name])
-    degrees = {"azimuth": np.linspace(-90, 90, 21), "elevation": np.linspace(-30, 30, 11), "light": np.linspace(-80, 80, 11)}
+    degrees = {k: np.linspace(-90, 90, n) for k, n in (("azimuth", 21), ("elevation", 11), ("light", 11))}
     assert Pairs.from_basel(tmp_path / "basel.pth", test_identities=1, degrees=degrees).values["azimuth"][0] == -90
     torch.save(basel(), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     assert Pairs.from_basel(tmp_path / "old.pth", test_identities=1).fingerprint == pairs.fingerprint

@@ -22,7 +22,8 @@ BASE = dict(model="poe-v2", size=16, iterations=40, batch=8, warmup=5, log_every
 def pairs():
     g = torch.Generator().manual_seed(0)
     images = {m: torch.randint(0, 256, (3, 4, 5, 16, 16), generator=g, dtype=torch.uint8) for m in "IT"}
-    values = dict(identity=torch.arange(3), azimuth=torch.arange(4.0), elevation=torch.arange(5.0), light=torch.arange(5.0))
+    five = torch.arange(5.0)
+    values = dict(identity=torch.arange(3), azimuth=torch.arange(4.0), elevation=five, light=five)
     return Pairs(Grid(**images, **values, test_identities=1))
 
 
@@ -86,7 +87,8 @@ def test_killed_and_resumed_is_uninterrupted(tmp_path):
     options = ["--size", "16", "--iterations", "60", "--batch", "16", "--checkpoint-every", "5", "--device", "cpu"]
     command = [sys.executable, "-m", "mmvae.train", "mumo", str(data)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    killed = subprocess.Popen([*command, str(tmp_path / "killed"), *options], env=environment, stderr=subprocess.DEVNULL)
+    killed = subprocess.Popen([*command, str(tmp_path / "killed"), *options], env=environment,
+                              stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not list((tmp_path / "killed").glob("checkpoint-*")) and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -173,7 +175,8 @@ def test_the_learning_rate_warms_up_and_decays_to_zero():
 
 
 @pytest.mark.parametrize("changes, message", [({"model": "gan"}, 'model: found "gan", expected one of vanilla'),
-                                              ({"batch": 0}, "batch: found 0"), ({"weight": math.nan}, "weight: found nan")])
+                                              ({"batch": 0}, "batch: found 0"),
+                                              ({"weight": math.nan}, "weight: found nan")])
 def test_bad_settings_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
         Settings(**BASE | changes)
