@@ -1,0 +1,121 @@
+"""Is a built site whole? A build can be green and empty; this counts pages, executed cells and pictures.
+
+python book/check.py [--profile cpu]      exits 1 and says what is wrong
+"""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+IMAGES = ("image/png", "image/svg+xml", "image/gif", "image/jpeg")  # what myst-nb shows as a picture
+
+
+def executed_dir(profile, root=ROOT):
+    return root / "_build" / "executed" / profile
+
+
+def html_dir(profile, root=ROOT):
+    return root / "_build" / ("html" if profile == "cpu" else f"html-{profile}")
+
+
+def notebooks(root=ROOT):
+    return sorted((root / "notebooks").glob("[0-9]*.ipynb"))
+
+
+def read_notebook(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def code_cells(nb):
+    """Code cells that are not blank."""
+    return [cell for cell in nb["cells"] if cell["cell_type"] == "code" and "".join(cell["source"]).strip()]
+
+
+def tags(cell):
+    return cell["metadata"].get("tags", [])
+
+
+def pictures(cell):
+    """The outputs of a code cell that are pictures."""
+    return [out for out in cell.get("outputs", []) if any(mime in out.get("data", {}) for mime in IMAGES)]
+
+
+def toc_entries(root=ROOT):
+    """All files that _toc.yml names, in order, without suffix."""
+    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
+    parts = [*toc.get("parts", []), toc]
+    return [toc["root"], *(entry["file"] for part in parts for entry in part.get("chapters", []))]
+
+
+def page_problems(path):
+    """What is wrong with one HTML page (list of str): missing, empty, a traceback, a third party's file."""
+    if not path.exists():
+        return ["there is no page"]
+    text, found = path.read_text(encoding="utf-8"), []
+    words = len(re.sub(r"<[^>]+>", " ", text.partition("<article")[2].partition("</article")[0]).split())
+    if words < 20:
+        found.append(f"the page is empty ({words} words)")
+    if "Traceback (most recent call last)" in re.sub(r"<[^>]+>", "", text):
+        found.append("a traceback is shown")
+    for tag in re.findall(r"<(?:script|img|iframe|source|video|link)\b[^>]*>", text):
+        address = re.search(r'(?:src|href)="((?:https?:)?//[^"]+)"', tag)
+        if address and not re.search(r'rel="(?:canonical|next|prev|author|license)"', tag):
+            found.append(f"loads {address[1]} from a third party")
+    return found
+
+
+def notebook_problems(source, executed):
+    """What is wrong with an executed notebook, given the path of its source (list of str)."""
+    if not executed.exists():
+        return ["was not executed"]
+    want, code, found = read_notebook(source), code_cells(read_notebook(executed)), []
+    done = sum(bool(cell.get("execution_count")) for cell in code)
+    if not code or done < len(code_cells(want)):
+        found.append(f"{done} of {len(code_cells(want))} code cells were executed")
+    if any(out["output_type"] == "error" for cell in code for out in cell["outputs"]):
+        found.append("a cell ended in an error")
+    shown, least = sum(len(pictures(cell)) for cell in code), max(
+        2, sum("caption" in tags(c) for c in want["cells"])
+    )
+    if shown < least:
+        found.append(f"{shown} pictures, expected at least {least}")
+    return found
+
+
+def problems(profile, root=ROOT):
+    """All that is wrong with the site of a profile (list of str, empty if it is whole)."""
+    html, pages, sources = html_dir(profile, root), toc_entries(root), notebooks(root)
+    found = [] if sources else ["notebooks/: there are none"]
+    found += [f"notebooks/{s.name}: not in _toc.yml" for s in sources if f"notebooks/{s.stem}" not in pages]
+    for page in pages:
+        found += [f"{page}: {what}" for what in page_problems(html / f"{page}.html")]
+    for source in sources:
+        wrong = notebook_problems(source, executed_dir(profile, root) / source.name)
+        found += [f"notebooks/{source.name}: {what}" for what in wrong]
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--profile", default="cpu")
+    profile = parser.parse_args().profile
+    found = problems(profile)
+    if found:
+        sys.exit(f"the site in {html_dir(profile).relative_to(ROOT)} is not whole:\n  " + "\n  ".join(found))
+    runs = [read_notebook(executed_dir(profile) / source.name) for source in notebooks()]
+    cells, shown = sum(len(code_cells(nb)) for nb in runs), sum(
+        len(pictures(c)) for nb in runs for c in nb["cells"]
+    )
+    print(
+        f"check: {len(toc_entries())} pages, {len(runs)} notebooks, {cells} executed cells, {shown} pictures, "
+        "no error"
+    )
+
+
+if __name__ == "__main__":
+    main()

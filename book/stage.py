@@ -1,0 +1,113 @@
+"""The source folder of the site: pages, executed notebooks as the site shows them, the status page."""
+
+import copy
+import json
+import re
+import shutil
+import sys
+from importlib.metadata import version
+
+from check import ROOT, executed_dir, notebooks, pictures, read_notebook, tags
+
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+PACKAGES = (
+    "mmvae",
+    "torch",
+    "torchvision",
+    "numpy",
+    "matplotlib",
+    "scikit-learn",
+    "ipywidgets",
+    "jupyter-book",
+)
+
+
+def write_text(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def live(output):
+    """Whether an output needs a kernel: a widget."""
+    return WIDGET_VIEW in output.get("data", {})
+
+
+def stage_notebook(nb, name):
+    """The notebook as the site shows it: captions folded into pictures, no widgets, no traces of the run."""
+    nb, cells = copy.deepcopy(nb), []
+    for cell in nb["cells"]:
+        meta = cell["metadata"] = {
+            k: v for k, v in cell["metadata"].items() if k not in ("papermill", "execution")
+        }
+        if cell["cell_type"] == "code":  # progress bars (stderr) and what only a live kernel can show
+            cell["outputs"] = [
+                out for out in cell["outputs"] if out.get("name") != "stderr" and not live(out)
+            ]
+        if "solution" in tags(cell):
+            prompts = {"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+            meta["mystnb"] = {**meta.get("mystnb", {}), **prompts}
+        if "caption" in tags(cell):
+            fold_caption(cell, cells[-1] if cells else {"metadata": {}}, name)
+        else:
+            cells.append(cell)
+    badge = r"^\[!\[[^\n]*colab-badge\.svg\)\]\([^\n]*\)\n*"  # another site's image; the page has a button
+    cells[0]["source"] = re.sub(badge, "", "".join(cells[0]["source"]), flags=re.M)
+    kept = {key: nb["metadata"][key] for key in ("kernelspec", "language_info") if key in nb["metadata"]}
+    return {**nb, "metadata": kept, "cells": cells}
+
+
+def fold_caption(caption, cell, name):
+    """Turn a Markdown cell tagged `caption` into the figure options of the code cell before it."""
+    meta, shown, text = caption["metadata"], pictures(cell), "".join(caption["source"])
+    if len(shown) != 1 or not meta.get("name") or not meta.get("alt"):
+        sys.exit(
+            f"notebooks/{name}: the caption {text[:50]!r} needs a code cell before it with exactly one "
+            f"picture (found {len(shown)}), and `name` and `alt` in its metadata (found {sorted(meta)})"
+        )
+    pixelated = "pixelated" in tags(cell) or "image/gif" in shown[0]["data"]
+    cell["metadata"]["mystnb"] = {
+        **cell["metadata"].get("mystnb", {}),
+        "image": {"alt": meta["alt"], **({"classes": "pixelated"} if pixelated else {})},
+        "figure": {"name": meta["name"], "caption": text},
+    }
+
+
+def status_page(profile):
+    """When and where each notebook was last executed, and with which versions (Markdown)."""
+    rows, machines = [], set()
+    for source in notebooks():
+        nb = read_notebook(executed_dir(profile) / source.name)
+        run, code = nb["metadata"]["mmvae"], [cell for cell in nb["cells"] if cell["cell_type"] == "code"]
+        machines.add(run["machine"])
+        rows.append(
+            f"| [](../notebooks/{source.name}) | {run['profile']} | {run['seconds']:.0f} s | {len(code)} "
+            f"| {sum(len(pictures(cell)) for cell in code)} | {run['end'][:16].replace('T', ' ')} |"
+        )
+    lines = [
+        "# Status of this build\n\nEvery number and picture in the book was computed by these runs.\n",
+        "| chapter | profile | run time | code cells | pictures | executed (UTC) |",
+        "| --- | --- | ---: | ---: | ---: | --- |",
+        *rows,
+        *(f"\nMachine: {name}.\n" for name in sorted(machines)),
+        "| package | version |\n| --- | --- |",
+        *(f"| {name} | {version(name)} |" for name in PACKAGES),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def stage(profile, target):
+    """Copy pages, configuration and executed notebooks to `target`, the source folder of the site."""
+    missing = [path.name for path in notebooks() if not (executed_dir(profile) / path.name).exists()]
+    if missing or not notebooks():
+        folder = executed_dir(profile).relative_to(ROOT)
+        sys.exit(f"{folder}: not executed yet: {', '.join(missing) or 'any notebook'}")
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(ROOT / "book", target / "book", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, target / name)
+    for source in notebooks():
+        nb = stage_notebook(read_notebook(executed_dir(profile) / source.name), source.name)
+        write_text(target / "notebooks" / source.name, json.dumps(nb, indent=1, ensure_ascii=False))
+    write_text(target / "book" / "status.md", status_page(profile))

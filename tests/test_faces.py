@@ -1,0 +1,206 @@
+import h5py
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmvae import faces, heads
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    path = tmp_path_factory.mktemp("faces") / "small.h5"
+    faces.write(path, identities=2, test_identities=1, size=16, progress=False)
+    return path
+
+
+# ---- pictures
+
+@pytest.mark.parametrize("size", [16, 33, 64, 512])
+def test_a_picture_is_a_square_of_floats_between_0_and_1(size):
+    image = faces.render(3, 20.0, -10.0, 40.0, size=size)
+    assert image.shape == (size, size) and image.dtype == torch.float32
+    assert torch.isfinite(image).all() and image.min() >= 0 and image.max() <= 1
+    assert image[:, 0].max() == 0 and 0.15 < (image > 0).float().mean() < 0.75  # black ground, a head on it
+
+
+def test_the_same_arguments_give_the_same_picture_and_touch_no_global_generator():
+    torch.manual_seed(0), np.random.seed(0)
+    states = torch.get_rng_state(), np.random.get_state()[1].copy()
+    first = faces.render(5, 30, 10, -40)
+    faces.recent.cache_clear()
+    assert torch.equal(first, faces.render(5, 30, 10, -40))
+    assert torch.equal(states[0], torch.get_rng_state()) and (states[1] == np.random.get_state()[1]).all()
+
+
+@pytest.mark.parametrize("pose", [(0, 0, 0), (45, 15, 40), (-90, -30, -80)])
+def test_a_large_picture_averaged_down_is_the_small_one(pose):
+    large, small = faces.render(2, *pose, size=128), faces.render(2, *pose, size=64)
+    difference = (F.avg_pool2d(large[None], 2)[0] - small).abs()
+    assert difference.mean() < 0.012 and torch.quantile(difference, 0.99) < 0.15
+
+
+def test_edges_are_smooth():
+    small, large = faces.render(1, size=64), faces.render(1, size=256)
+    exact = F.avg_pool2d((large > 0).float()[None], 4)[0]  # how much of each pixel the head covers
+    edge = (exact > 0.2) & (exact < 0.8)
+    inside = (exact == 1).float()
+    near = F.max_pool2d((small * inside)[None], 3, 1, 1)[0]  # the head's own grey beside the edge
+    assert (small[edge] < near[edge]).float().mean() > 0.8
+
+
+@pytest.mark.parametrize("azimuth", [-90, -45, 0, 45, 90])
+@pytest.mark.parametrize("elevation", [-30, 0, 30])
+def test_no_hole_shows_the_ground_through_the_head(azimuth, elevation):
+    black = (faces.render(1, azimuth, elevation, 0, size=64) == 0).float()[None, None]
+    ground = torch.zeros_like(black)
+    ground[..., 0, :], ground[..., :, 0], ground[..., :, -1] = 1, 1, 1
+    ground = ground * black
+    for _ in range(200):  # flood from the frame's top and sides: any black left is inside
+        ground = F.max_pool2d(ground, 3, 1, 1) * black
+    assert (black - ground).sum() == 0
+
+
+# ---- signs, as the top of faces.py states them
+
+def middle(image):
+    """Column at which the picture's matter balances."""
+    return ((image > 0).float().sum(0) * torch.arange(image.shape[1])).sum() / (image > 0).sum()
+
+
+def test_a_lamp_on_the_right_lights_the_right_half():
+    bald = next(k for k in range(100) if faces.coefficients(k)["hair_length"] < heads.SHAVEN)
+    left, right = faces.render(bald, light=-60), faces.render(bald, light=60)
+    assert right[:, 32:].sum() > 1.5 * right[:, :32].sum()
+    assert left[:, :32].sum() > 1.5 * left[:, 32:].sum()
+    assert (left - right.flip(1)).abs().mean() < 0.01  # a bald head is its own mirror image
+
+
+def test_positive_azimuth_turns_the_face_to_the_right():
+    nose = torch.tensor([0.0, -0.2, 0.9])  # x right, y up, z to the viewer
+    assert (faces.rotation(90, 0) @ nose)[0] > 0.85 and (faces.rotation(-90, 0) @ nose)[0] < -0.85
+    bald = next(k for k in range(100) if faces.coefficients(k)["hair_length"] < heads.SHAVEN)
+    right, left = faces.render(bald, azimuth=60), faces.render(bald, azimuth=-60)
+    assert middle(right[56:]) < 31 < 33 < middle(left[56:])  # the neck stays behind the face
+    assert (left - right.flip(1)).abs().mean() < 0.01
+
+
+def test_positive_elevation_raises_the_chin():
+    nose = torch.tensor([0.0, 0.0, 0.9])
+    assert (faces.rotation(0, 30) @ nose)[1] > 0.4
+    torch.testing.assert_close(faces.rotation(0, 0), torch.eye(3))
+    up, down = faces.render(1, elevation=30), faces.render(1, elevation=-30)
+    assert (up - down).abs().mean() > 0.03
+    assert (up[:12] > 0).sum() < (down[:12] > 0).sum()  # a raised chin lowers the crown
+
+
+def test_the_lamp_stays_when_the_head_turns():
+    bald = next(k for k in range(100) if faces.coefficients(k)["hair_length"] < heads.SHAVEN)
+    turned = faces.render(bald, azimuth=60, light=80)
+    assert turned[:28, 32:].sum() > turned[:28, :32].sum()
+
+
+# ---- identities
+
+def test_an_identity_depends_on_its_index_and_the_seed_alone():
+    c = faces.coefficients(7)
+    assert c == faces.coefficients(7) and set(c) == set(heads.COEFFICIENTS)
+    assert c != faces.coefficients(8) and c != faces.coefficients(7, seed=1)
+    assert all(-2.2 <= v <= 2.2 for k in range(200) for v in faces.coefficients(k).values())
+    draws = np.array([list(faces.coefficients(k).values()) for k in range(400)])
+    assert abs(draws.mean()) < 0.03 and 0.9 < draws.std() < 1.02
+    assert np.abs(np.corrcoef(draws.T) - np.eye(draws.shape[1])).max() < 0.25
+
+
+def test_sixty_identities_are_all_different():
+    images = torch.stack([faces.render(k, size=32) for k in range(60)]).flatten(1)
+    apart = torch.cdist(images, images, p=1) / images.shape[1] + torch.eye(60)
+    assert apart.min() > 0.01
+    turns = (faces.render(0, size=32) - faces.render(0, azimuth=9, size=32)).abs().mean()
+    assert apart.median() > 2 * turns  # more than one step of the pose
+
+
+# ---- the file
+
+def test_layout(small):
+    with h5py.File(small) as file:
+        assert file["I"].shape == file["T"].shape == (3, 21, 11, 16, 16)
+        assert file["I"].dtype == file["T"].dtype == np.uint8
+        assert file["I"].shuffle and file["I"].compression and file["I"].chunks == (1, 1, 11, 16, 16)
+        assert list(file["identity"]) == [0, 1, 2] and file["identity"].dtype.kind == "i"
+        for name in ("azimuth", "elevation", "light"):
+            values = getattr(faces, name.upper() + "S")
+            assert file[name].dtype == np.float32 and np.array_equal(file[name][:], values)
+        for name, last in (("I", "elevation"), ("T", "light")):
+            for dim, axis in zip(file[name].dims, ("identity", "azimuth", last)):
+                assert dim.label == axis and dim[axis].name == "/" + axis
+        found = dict(file.attrs)
+        assert found.pop("cpu_seconds") > 0
+        assert found == dict(format="mmvae-faces", generator_version=faces.GENERATOR_VERSION, seed=0, size=16,
+                             identities=2, test_identities=1)
+
+
+def test_the_grid_is_the_experiment_s():
+    assert len(faces.AZIMUTHS) == 21 and faces.AZIMUTHS[0] == -90 and faces.AZIMUTHS[-1] == 90
+    assert len(faces.ELEVATIONS) == 11 and faces.ELEVATIONS[5] == 0 and faces.ELEVATIONS[-1] == 30
+    assert len(faces.LIGHTS) == 11 and faces.LIGHTS[5] == 0 and faces.LIGHTS[-1] == 80
+
+
+def test_the_file_holds_what_render_returns(small):
+    with h5py.File(small) as file:
+        for k, a, i in ((0, 0, 0), (1, 10, 5), (2, 13, 9)):
+            pose = dict(identity=k, azimuth=faces.AZIMUTHS[a], size=16)
+            for name, axis, values in (("I", "elevation", faces.ELEVATIONS), ("T", "light", faces.LIGHTS)):
+                image = faces.render(**pose, **{axis: values[i]})
+                assert np.abs(file[name][k, a, i] / 255.0 - image.numpy()).max() <= 0.5 / 255 + 1e-6
+        neutral = file["I"][:, :, 5].astype(int) - file["T"][:, :, 5]
+        assert np.abs(neutral).max() <= 1  # both modalities have the neutral picture
+
+
+def test_same_arguments_same_bytes_and_other_counts_same_heads(small, tmp_path):
+    faces.write(tmp_path / "one.h5", identities=1, test_identities=0, size=16, progress=False)
+    faces.write(tmp_path / "again.h5", identities=1, test_identities=0, size=16, progress=False)
+    two, one, again = ({name: h5py.File(path)[name][:] for name in "IT"}
+                       for path in (small, tmp_path / "one.h5", tmp_path / "again.h5"))
+    for name in "IT":
+        assert np.array_equal(one[name], again[name]) and np.array_equal(one[name][0], two[name][0])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["again.h5", "one.h5"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_write_keeps_the_old_file_and_leaves_nothing_else(error, tmp_path, monkeypatch):
+    path = tmp_path / "faces.h5"
+    path.write_text("old")
+    monkeypatch.setattr(faces, "grid", lambda *_: (_ for _ in ()).throw(error()))
+    with pytest.raises(error):
+        faces.write(path, identities=1, test_identities=0, size=16, progress=False)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+# ---- bad input
+
+@pytest.mark.parametrize("name, value", [
+    ("size", 15), ("size", 513), ("size", 32.5), ("identity", -1), ("identity", 0.5), ("seed", -1),
+    ("azimuth", 181), ("azimuth", float("nan")), ("azimuth", "east"), ("elevation", 61),
+    ("light", float("inf")), ("light", None)])
+def test_a_bad_argument_is_named(name, value):
+    with pytest.raises(ValueError, match=rf"^{name}: expected .* from .* to .*, found"):
+        faces.render(**{"identity": 0, name: value})
+
+
+def test_a_bad_file_request_is_named(tmp_path):
+    with pytest.raises(ValueError, match="^identities: expected a whole number from 1"):
+        faces.write(tmp_path / "x.h5", identities=0)
+    with pytest.raises(ValueError, match="^test_identities"):
+        faces.write(tmp_path / "x.h5", test_identities=-1)
+    with pytest.raises(FileNotFoundError, match="^path: expected a folder that exists, found none at"):
+        faces.write(tmp_path / "nowhere" / "x.h5")
+    assert not list(tmp_path.iterdir())
