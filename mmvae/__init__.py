@@ -1,7 +1,7 @@
 """mmvae: the small module under the book on multi-modal variational autoencoders. Read it in an hour.
 
-Top to bottom, each file importing only from those above it: gaussian, nets, models, faces, data, train, evaluate,
-plot, diagram, widgets, profiles. A name in brackets, [eq-poe-gaussian], is an equation of the book;
+Top to bottom, each file importing only from those above it: gaussian, nets, models (the VAEs); heads, faces, data
+(the experiment); train, evaluate; picture, charts, plot, diagram, widgets (what a reader sees); profiles. A name in brackets, [eq-poe-gaussian], is an equation of the book;
 book/equations.md lists them with their functions and tests.
 """
 from importlib import import_module
@@ -12,7 +12,8 @@ from .models import MODELS, MuMoVAE, PoEVAE, VanillaVAE
 __version__ = "0.1.0"
 __all__ = ["Gaussian", "prior", "product_of_experts", "MODELS", "MuMoVAE", "PoEVAE", "VanillaVAE", "profile"]
 
-_LATER = ("faces", "data", "train", "evaluate", "plot", "diagram", "widgets", "profiles")
+_LATER = ("heads", "faces", "data", "train", "evaluate", "picture", "charts", "plot", "diagram", "widgets",
+          "profiles")
 
 
 def __getattr__(name: str):

@@ -97,7 +97,7 @@ class Picture:
             moving = moving.resize([by * side for side in moving.size], Image.Resampling.NEAREST)
             frame.alpha_composite(moving, (left, top))
             frames.append(frame)
-        if suffix == "gif":  # it has no half-transparent edges, so its ground is white; few colours keep it small
+        if suffix == "gif":  # no half-transparent edges, so its ground is white; few colours, so it is small
             tints = [ImageColor.getrgb(colour) for colour in COLOURS.values()]
             greys = [(grey, grey, grey) for grey in (*range(0, 245, 5), 255)]
             soft = [tuple(c + (255 - c) * k // 4 for c in rgb) for rgb in tints for k in range(4)]

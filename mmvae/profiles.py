@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from . import data, faces, gaussian, models, nets, train
+from . import data, faces, gaussian, heads, models, nets, train
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Profile:
     @property
     def data_file(self) -> Path:
         """The rendered heads: made on first use."""
-        name = f"faces-{self.identities}+{self.test_identities}-{self.stored_size}-v{faces.GENERATOR_VERSION}.h5"
+        code = _digest("", heads, faces)
+        name = f"faces-{self.identities}+{self.test_identities}-{self.stored_size}-{code[:8]}.h5"
         path = build_folder() / name
         with FileLock(f"{path}.lock"):
             if not path.exists():
@@ -55,10 +56,9 @@ class Profile:
     def run_dir(self, model: str, **changes) -> Path:
         """Where a run is kept: under a hash of its settings, its data, and the code that training depends on."""
         settings = self.settings(model, **changes)
-        digest = hashlib.sha256(f"{sorted(asdict(settings).items())} {self.pairs().fingerprint} {self.device}".encode())
-        for module in (gaussian, nets, models, data, train):
-            digest.update(Path(module.__file__).read_bytes())
-        return build_folder() / "runs" / f"{model}-{digest.hexdigest()[:12]}"
+        words = f"{sorted(asdict(settings).items())} {self.pairs().fingerprint} {self.device}"
+        code = _digest(words, gaussian, nets, models, data, train)
+        return build_folder() / "runs" / f"{model}-{code[:12]}"
 
     def train(self, model: str, progress: bool = True, **changes) -> models.MultiModalVAE:
         """The trained model, in eval mode: trained now, resumed, or loaded if this very run is in the build folder."""
@@ -107,6 +107,14 @@ def build_folder() -> Path:
         folder = root / "_build"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _digest(words: str, *modules) -> str:
+    """A hash of some words and of the source of some modules."""
+    digest = hashlib.sha256(words.encode())
+    for module in modules:
+        digest.update(Path(module.__file__).read_bytes())
+    return digest.hexdigest()
 
 
 @cache

@@ -38,7 +38,7 @@ class Settings:
     size: int = 64  # pixels a side; images are averaged down to it
     iterations: int = 80_000
     batch: int = 64
-    learning_rate: float = 3e-3  # hot for Adam: warm-up and clipping make it safe, the decay makes it end well
+    learning_rate: float = 6e-3  # hot for Adam: warm-up and clipping make it safe, the decay makes it end well
     warmup: int = 300  # iterations of linear warm-up: at the start Adam's second moments are still a guess
     clip: float = 200.0  # largest norm of the gradient, nats per pair; tight, since Adam ignores its scale anyway
     weight: float | None = None  # of the likelihood; None: (64 / size)^2, an image weighs as it does at 64x64

@@ -1,0 +1,39 @@
+"""Measure all six models in one profile and write the numbers, with everything they depend on, to book/metrics.json.
+
+    make metrics            (the cpu profile; a run that the build folder holds is measured, not trained again)
+
+For each model: its settings, seed, data fingerprint, versions and device, parameters, seconds a step, the held-out
+loss terms (nats per pair) and the probe table. `mmvae.evaluate` defines them.
+"""
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+import mmvae
+
+HERE = Path(__file__).resolve().parent
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--profile", default="cpu", choices=mmvae.profiles.PROFILES)
+    parser.add_argument("--out", type=Path, default=HERE / "metrics.json")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; for these small nets one is fastest")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    profile, records = mmvae.profile(args.profile), {}
+    for name in tqdm(mmvae.MODELS, unit="model"):
+        profile.train(name)
+        records[name] = profile.measure(name)
+        log = profile.log(name)
+        records[name]["seconds_per_step"] = round(float(log["seconds"][-1] / log["iteration"][-1]), 5)
+    text = json.dumps(records, indent=1, default=float)
+    mmvae.train.write_atomically(args.out, (text + "\n").encode())
+    print(f"wrote {args.out.name}: {', '.join(records)}")
+
+
+if __name__ == "__main__":
+    main()
