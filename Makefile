@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 book: execute site ## render the data, execute the notebooks, build the site in _build/html
 	@$(PY) book/check.py --profile $(PROFILE)
-	@echo "open it with: make serve"
+	@echo "look at it with: make serve$(if $(filter-out cpu,$(PROFILE)), PROFILE=$(PROFILE))"
 
 execute: $(STAMP) ## execute the notebooks that changed (PROFILE=cpu, smoke or gpu)
 	@$(PY) book/build.py execute --profile $(PROFILE)

@@ -1,9 +1,9 @@
-"""Measure all six models in one profile and write the numbers, with everything they depend on, to book/metrics.json.
+"""Measure all six models in one profile: book/metrics.json, and the traversal that the README shows.
 
     make metrics            (the cpu profile; a run that the build folder holds is measured, not trained again)
 
-For each model: its settings, seed, data fingerprint, versions and device, parameters, seconds a step, the held-out
-loss terms (nats per pair) and the probe table. `mmvae.evaluate` defines them.
+The JSON holds for each model its settings, seed, data fingerprint, versions and device, parameters, seconds a step, the held-out
+loss terms (nats per pair) and the probe table, as `mmvae.evaluate` defines them.
 """
 import argparse
 import json
@@ -32,7 +32,9 @@ def main():
         records[name]["seconds_per_step"] = round(float(log["seconds"][-1] / log["iteration"][-1]), 5)
     text = json.dumps(records, indent=1, default=float)
     mmvae.train.write_atomically(args.out, (text + "\n").encode())
-    print(f"wrote {args.out.name}: {', '.join(records)}")
+    film = mmvae.plot.traversal_gif(profile.train("mumo"), profile.pairs().fixed(3)[0])
+    film.save(HERE / "_static" / "traversal.gif")
+    print(f"wrote {args.out.name}: {', '.join(records)}; and _static/traversal.gif")
 
 
 if __name__ == "__main__":
