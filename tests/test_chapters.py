@@ -1,0 +1,90 @@
+"""Functions that a chapter defines, and identities that it only states, against something independent."""
+import ast
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+
+
+def defined_in(notebook: str, cell: str, *names: str, **namespace):
+    """The functions and constants of these names, as one cell of a chapter defines them."""
+    cells = json.loads((NOTEBOOKS / f"{notebook}.ipynb").read_text())["cells"]
+    tree = ast.parse("".join(next(c["source"] for c in cells if c["id"] == cell)))
+    wanted = [node for node in tree.body if getattr(node, "name", None) in names
+              or isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) in names]
+    namespace |= {"torch": torch, "np": np}
+    exec(compile(ast.Module(wanted, []), notebook, "exec"), namespace)
+    return namespace[names[0]]
+
+
+def test_effect_of_a_linear_decoder_is_its_slope():
+    effect = defined_in("03_vanilla_vae", "effect", "effect")
+    slope = torch.tensor([[0.02, -0.05, 0.0], [0.01, 0.0, 0.1]])  # (2 images, 3 latents)
+
+    def decode(z):  # (B, 3) -> (B, 2, 4, 4)
+        return (0.5 + z @ slope.T)[:, :, None, None].expand(-1, -1, 4, 4)
+
+    torch.testing.assert_close(effect(decode, torch.randn(5, 3), span=2.0), 255 * 4 * slope.abs())
+
+
+def test_share_is_the_first_order_index_of_an_additive_latent():
+    g = torch.Generator().manual_seed(0)
+    parts = {"identity": torch.randn(6, 1, 1, 1, generator=g), "azimuth": 2 * torch.randn(1, 5, 1, 1, generator=g),
+             "elevation": torch.randn(1, 1, 4, 1, generator=g), "light": torch.zeros(1, 1, 1, 3)}
+    mu = sum(part.expand(6, 5, 4, 3) for part in parts.values())[..., None]  # (N, A, E, L, 1 latent)
+    share = defined_in("03_vanilla_vae", "shares", "share", "AXES", mu=mu)
+    total = sum(part.var(correction=0) for part in parts.values())
+    for names in (["azimuth"], ["identity", "azimuth"], ["light"]):
+        expected = sum(parts[name].var(correction=0) for name in names) / total
+        assert share(*names).item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-6)
+
+
+@pytest.fixture
+def linear():
+    """x_I = A [z_I, z_S] + noise, x_T = B [z_S, z_T] + noise: everything about it is Gaussian and known."""
+    g = np.random.default_rng(0)
+    W = np.zeros((7, 4))  # rows: 3 pixels of x_I, 4 of x_T; columns: z_I, z_S (2), z_T
+    W[:3, :3], W[3:, 1:] = g.normal(size=(3, 3)), g.normal(size=(4, 3))
+    noise = 0.3 * np.eye(7)
+    return W, noise
+
+
+def posterior(W, noise, rows):
+    """Of z given the images in `rows`: the matrix that maps x to the mean, and the covariance."""
+    W, noise = W[rows], noise[np.ix_(rows, rows)]
+    gain = W.T @ np.linalg.inv(W @ W.T + noise)
+    return gain, np.eye(4) - gain @ W
+
+
+I, T, S = list(range(3)), list(range(3, 7)), [1, 2]
+
+
+def test_the_posterior_of_one_image_is_the_mean_over_its_partners(linear):
+    """eq-mumo-consistency and eq-mumo-sharpen: the first two moments of E over p(x_T | x_I) of p(z_S | x_I, x_T)."""
+    W, noise = linear
+    C = W @ W.T + noise
+    to_T = C[np.ix_(T, I)] @ np.linalg.inv(C[np.ix_(I, I)])  # E[x_T | x_I]
+    var_T = C[np.ix_(T, T)] - to_T @ C[np.ix_(I, T)]  # Var[x_T | x_I]
+    gain_I, var_I = posterior(W, noise, I)
+    gain, var = posterior(W, noise, I + T)
+    np.testing.assert_allclose(gain[:, I] + gain[:, T] @ to_T, gain_I, atol=1e-10)
+    spread = gain[:, T] @ var_T @ gain[:, T].T  # Var of the mean, over partners
+    np.testing.assert_allclose((var + spread)[np.ix_(S, S)], var_I[np.ix_(S, S)], atol=1e-10)
+    assert (np.linalg.eigvalsh((var_I - var)[np.ix_(S, S)]) > -1e-12).all()
+
+
+def test_imagining_the_partner_by_way_of_z_is_the_exact_conditional(linear):
+    """eq-side-exact: z_S from its posterior given x_I, z_T from its prior, then the decoder of T."""
+    W, noise = linear
+    C = W @ W.T + noise
+    to_T = C[np.ix_(T, I)] @ np.linalg.inv(C[np.ix_(I, I)])
+    gain, var = posterior(W, noise, I)
+    np.testing.assert_allclose(gain[3], 0, atol=1e-12)  # x_I says nothing of z_T ...
+    assert var[3, 3] == pytest.approx(1) and np.allclose(var[3, S], 0)  # ... whose posterior is its prior
+    np.testing.assert_allclose(W[T] @ gain, to_T, atol=1e-10)
+    np.testing.assert_allclose(W[T] @ var @ W[T].T + noise[np.ix_(T, T)],
+                               C[np.ix_(T, T)] - to_T @ C[np.ix_(I, T)], atol=1e-10)
