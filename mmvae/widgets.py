@@ -1,4 +1,4 @@
-"""Sliders for a live kernel: move a latent, see both images."""
+"""Sliders for a live kernel: move a latent, or a factor, and see both images."""
 import io
 
 import ipywidgets as w
@@ -21,8 +21,6 @@ class Traversal(w.VBox):
         # whole-number magnification, like everywhere in the book
         side = max(1, height // x["I"].shape[-1]) * x["I"].shape[-1]
         self.pictures = {m: w.Image(format="png", width=side, height=side) for m in "IT"}
-        for m, picture in self.pictures.items():
-            picture.tooltip = f"decoded image x{m}"
         self.sliders = {block: [self._slider(block, k) for k in range(dim)]
                         for block, dim in model.blocks.items() if dim}
         self.pair = w.ToggleButtons(options=[(f"pair {k + 1}", k) for k in range(len(x["I"]))],
@@ -92,3 +90,34 @@ def traversal(model, x: dict[str, Tensor]) -> Traversal:
     kernel.
     """
     return Traversal(model, x)
+
+
+def factors(render, identity: int = 3, size: int = 64, height: int = 256) -> w.HBox:
+    """One slider for each factor of the experiment, and the pair that they make.
+
+    render(identity, azimuth=, elevation=, light=, size=) -> (size, size), as `mmvae.faces.render`. Sliders wear
+    the colour of the block that ought to hold their factor; elevation redraws xI alone, light xT alone. The box
+    has `.sliders` {factor: slider} and `.pictures` {"I", "T"}. Needs a live kernel.
+    """
+    side = max(1, height // size) * size
+    pictures = {m: w.Image(format="png", width=side, height=side) for m in "IT"}
+    ranges = {"identity": (0, 49, 1, identity, "S"), "azimuth": (-90, 90, 3, 0, "S"),
+              "elevation": (-30, 30, 2, 0, "I"), "light": (-80, 80, 4, 0, "T")}
+    sliders = {name: w.IntSlider(min=low, max=high, step=step, value=value, description=name,
+                                 style={"handle_color": COLOURS[block]})
+               for name, (low, high, step, value, block) in ranges.items()}
+
+    def show(modalities: str) -> None:
+        at = {name: slider.value for name, slider in sliders.items()}
+        for m in modalities:
+            neutral = {"I": "light", "T": "elevation"}[m]
+            pictures[m].value = _png(render(**at | {neutral: 0}, size=size), pictures[m])
+
+    for name, slider in sliders.items():
+        reached = {"elevation": "I", "light": "T"}.get(name, "IT")
+        slider.observe(lambda _, reached=reached: show(reached), "value")
+    show("IT")
+    images = w.HBox([w.VBox([_title(f"x<sub>{m}</sub>"), p]) for m, p in pictures.items()])
+    box = w.HBox([images, w.VBox(list(sliders.values()))], layout=w.Layout(flex_flow="row wrap"))
+    box.sliders, box.pictures = sliders, pictures
+    return box

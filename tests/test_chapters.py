@@ -21,6 +21,26 @@ def defined_in(notebook: str, cell: str, *names: str, **namespace):
     return namespace[names[0]]
 
 
+def test_canonical_correlations_are_those_of_scikit_learn():
+    """eq-pictures-cca and eq-pictures-svd: whitening and one SVD, against an iterative solver."""
+    from sklearn.cross_decomposition import CCA
+
+    whiten = defined_in("01_two_pictures", "cca-code", "whiten")
+    g = torch.Generator().manual_seed(0)
+    common = torch.randn(2000, 2, generator=g)
+    X = {m: torch.cat([common @ torch.randn(2, 2, generator=g), torch.randn(2000, 3, generator=g)], 1)
+         @ torch.randn(5, 5, generator=g) + torch.randn(2000, 5, generator=g) for m in "IT"}  # (N, P)
+    components = {}
+    for m in "IT":
+        mean, W = whiten(X[m], k=5)
+        components[m] = (X[m] - mean) @ W
+        torch.testing.assert_close(components[m].T @ components[m] / 2000, torch.eye(5), atol=1e-3, rtol=0)
+    R = torch.linalg.svdvals(components["I"].T @ components["T"] / 2000)
+    u, v = CCA(3, max_iter=5000).fit_transform(X["I"].numpy(), X["T"].numpy())
+    expected = [np.corrcoef(u[:, k], v[:, k])[0, 1] for k in range(3)]
+    np.testing.assert_allclose(R[:3], expected, atol=2e-3)
+
+
 def test_effect_of_a_linear_decoder_is_its_slope():
     effect = defined_in("03_vanilla_vae", "effect", "effect")
     slope = torch.tensor([[0.02, -0.05, 0.0], [0.01, 0.0, 0.1]])  # (2 images, 3 latents)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROWS = re.findall(r"^\| \{eq\}`(eq-[\w-]+)` \| (.+?) \| (.+?) \| (.+?) \|$",
+ROWS = re.findall(r"^\{eq\}`(eq-[\w-]+)` (.+)\n: \*computed by\* (.+)\n: \*held to it by\* (.+)$",
                   (ROOT / "book" / "equations.md").read_text(), re.M)
 NOTEBOOKS = {p.stem[:2]: json.loads(p.read_text()) for p in sorted((ROOT / "notebooks").glob("*.ipynb"))}
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from mmvae.models import MODELS
 from mmvae.picture import COLOURS
-from mmvae.widgets import traversal
+from mmvae.widgets import factors, traversal
 
 torch.set_num_threads(1)
 
@@ -86,3 +86,20 @@ def test_one_decode_for_a_whole_move(x, monkeypatch):
     widget.sliders["T"][1].value = 1.5
     widget.sliders["T"][1].value = 1.5  # nothing moved
     assert calls == ["IT", "T"]
+
+
+@pytest.mark.parametrize("factor, expected", [("identity", "IT"), ("azimuth", "IT"), ("elevation", "I"), ("light", "T")])
+def test_a_factor_changes_only_the_images_it_belongs_to(factor, expected):
+    def render(identity, azimuth, elevation, light, size):  # four quadrants that state the four factors
+        quarters = torch.tensor([[identity / 50, azimuth / 180 + 0.5], [elevation / 60 + 0.5, light / 160 + 0.5]])
+        return quarters.repeat_interleave(size // 2, 0).repeat_interleave(size // 2, 1)
+
+    widget = factors(render, size=16)
+    before = shown(widget)
+    widget.sliders[factor].value += 12
+    assert changed(before, shown(widget)) == expected
+
+
+def test_pictures_have_no_tooltip(x):
+    """With one, the view of an ipywidgets 8 Image fails in the browser: seen in JupyterLab, never in Python."""
+    assert all(picture.tooltip is None for picture in make("mumo", x).pictures.values())
