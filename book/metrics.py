@@ -1,4 +1,4 @@
-"""Measure all six models in one profile: book/metrics.json, and the traversal that the README shows.
+"""Measure all six models in one profile: book/metrics.json, and the traversal on the welcome page.
 
     make metrics            (the cpu profile; a run that the build folder holds is measured, not trained again)
 
@@ -33,8 +33,9 @@ def main():
     text = json.dumps(records, indent=1, default=float)
     mmvae.train.write_atomically(args.out, (text + "\n").encode())
     film = mmvae.plot.traversal_gif(profile.train("mumo"), profile.pairs().fixed(3)[0])
-    film.save(HERE / "_static" / "traversal.gif")
-    print(f"wrote {args.out.name}: {', '.join(records)}; and _static/traversal.gif")
+    for suffix in ("gif", "webp"):  # for the README, and for the welcome page with its two themes
+        film.save(HERE / "_static" / f"traversal.{suffix}")
+    print(f"wrote {args.out.name}: {', '.join(records)}; and _static/traversal.gif and .webp")
 
 
 if __name__ == "__main__":

@@ -29,9 +29,15 @@ def write_text(path, text):
     partial.replace(path)
 
 
-def live(output):
-    """Whether an output needs a kernel: a widget."""
-    return WIDGET_VIEW in output.get("data", {})
+NOTE = '<p class="live-only">Sliders appear here in a live kernel: launch this chapter in Colab, or run it locally.</p>'
+
+
+def as_shown(cell):
+    """A cell's outputs as the static page has them: no progress bars, and for sliders a line where they would be."""
+    still = [out for out in cell["outputs"] if out.get("name") != "stderr" and WIDGET_VIEW not in out.get("data", {})]
+    if "widget" in tags(cell) and len(still) < len(cell["outputs"]):
+        still.append({"output_type": "display_data", "metadata": {}, "data": {"text/html": NOTE}})
+    return still
 
 
 def stage_notebook(nb, name):
@@ -41,10 +47,8 @@ def stage_notebook(nb, name):
         meta = cell["metadata"] = {
             k: v for k, v in cell["metadata"].items() if k not in ("papermill", "execution")
         }
-        if cell["cell_type"] == "code":  # progress bars (stderr) and what only a live kernel can show
-            cell["outputs"] = [
-                out for out in cell["outputs"] if out.get("name") != "stderr" and not live(out)
-            ]
+        if cell["cell_type"] == "code":
+            cell["outputs"] = as_shown(cell)
         if "solution" in tags(cell):
             prompts = {"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
             meta["mystnb"] = {**meta.get("mystnb", {}), **prompts}

@@ -342,6 +342,13 @@ def test_staging_folds_the_caption_and_drops_what_needs_a_kernel():
     }
 
 
+def test_staging_says_where_sliders_would_be():
+    view = {"output_type": "display_data", "metadata": {}, "data": {stage.WIDGET_VIEW: {}}}
+    cell = {"cell_type": "code", "metadata": {"tags": ["widget"]}, "source": "sliders()", "outputs": [view]}
+    [shown] = stage.stage_notebook({"cells": [cell], "metadata": {}}, "x.ipynb")["cells"][0]["outputs"]
+    assert shown["data"] == {"text/html": stage.NOTE}
+
+
 @pytest.mark.parametrize(
     "outputs, metadata",
     [

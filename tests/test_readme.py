@@ -1,0 +1,69 @@
+"""The README keeps its word: its Python runs as written in an empty folder, and what it names exists."""
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mmvae
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
+MADE = {"book/metrics.json", "book/_static/traversal.gif"}  # by `make metrics`, and committed
+MAP = re.search(r"^## The map\n.*?^```text\n(.*?)^```", README, re.M | re.S)[1]
+
+
+def test_there_are_blocks_to_run():
+    assert len(BLOCKS) >= 2
+
+
+@pytest.mark.parametrize("code", BLOCKS, ids=[f"block{k + 1}" for k in range(len(BLOCKS))])
+def test_python_runs_as_written(code, tmp_path):
+    paths = [str(ROOT), os.environ.get("PYTHONPATH")]
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    named = set(re.findall(r"(?:`|^)make ([a-z-]+)", README, re.M))
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.M))
+    assert {"book", "test", "metrics"} <= named <= targets
+
+
+def named_files():
+    links = {link for link in re.findall(r"\]\(([^)\s]+)\)", README) if "://" not in link}
+    return links | set(re.findall(r"`((?:(?:book|notebooks|mmvae|tests)/)?[\w./]+\.(?:txt|json|gif|py|md))`", README))
+
+
+def test_named_files_exist():
+    files = named_files()
+    assert {"LICENSE", "constraints.txt"} | MADE <= files
+    assert {file for file in files - MADE if not (ROOT / file).exists()} == set()
+
+
+@pytest.mark.parametrize("file", sorted(MADE))
+def test_results_of_make_metrics_exist(file):
+    if not (ROOT / file).exists():
+        pytest.skip(f"{file} is not made yet: make metrics")
+    assert (ROOT / file).stat().st_size > 1000
+
+
+def test_the_map_names_every_file_of_the_package_and_every_chapter():
+    files = {path.stem for path in (ROOT / "mmvae").glob("*.py")} - {"__init__"}
+    assert {name for name in files if not re.search(rf"\b{name}\b", MAP)} == set()
+    first = set(re.findall(r"^  ([a-z]+)  ", MAP, re.M))
+    assert first <= files, f"no such file: {first - files}"
+    for folder in re.findall(r"^([a-z]+)/", MAP, re.M):
+        assert (ROOT / folder).is_dir()
+    chapters = {path.name[:2] for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
+    assert set(re.findall(r"\b(0\d) ", MAP)) == chapters
+
+
+def test_the_models_are_those_of_the_package():
+    sentence = re.search(r"^The models are (.*?)\(`mmvae.MODELS`\)", README, re.M | re.S)[1]
+    assert re.findall(r"`([\w-]+)`", sentence) == list(mmvae.MODELS)
