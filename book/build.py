@@ -146,6 +146,8 @@ def site(profile):
         if done.returncode or not (work / "_build/html/index.html").exists():
             sys.exit("site: the build failed; every WARNING above counts as an error")
         html = work / "_build" / "html"
+        for path in notebooks():  # what the download button gives: the chapter to run, without its outputs
+            shutil.copy(path, html / "_sources" / "notebooks" / path.name)
         bundle = html / "_static" / "mathjax"
         for path in bundle.rglob("*"):  # 24 MB; keep what a page can ask for
             if path.is_file() and not path.relative_to(bundle).as_posix().startswith(MATHJAX):

@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import yaml
 
@@ -66,6 +67,9 @@ def page_problems(path):
         address = re.search(r'(?:src|href)="((?:https?:)?//[^"]+)"', tag)
         if address and not re.search(r'rel="(?:canonical|next|prev|author|license)"', tag):
             found.append(f"loads {address[1]} from a third party")
+    for link in sorted(set(re.findall(r'<[^>]+?\b(?:href|src)="((?!//)[^"#?:]+)[#?"]', text))):
+        if not (path.parent / unquote(link)).is_file():
+            found.append(f"links to {link}, which is not there")
     return found
 
 

@@ -280,6 +280,7 @@ def test_check_fails_an_empty_build(tiny):
         (PAGE.replace("</p>", "<span>Traceback</span> (most recent call last)</p>"), "a traceback"),
         (PAGE + '<script src="https://cdn.example/x.js"></script>', "https://cdn.example/x.js"),
         (PAGE + '<link rel="stylesheet" href="//fonts.example/f.css">', "//fonts.example/f.css"),
+        (PAGE + '<a class="x" href="../_sources/gone.ipynb">get it</a>', "../_sources/gone.ipynb, which is not there"),
     ],
 )
 def test_check_fails_a_bad_page(tiny, text, says):
