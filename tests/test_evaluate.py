@@ -96,3 +96,15 @@ def test_measure_writes_a_record_with_everything_a_number_depends_on(name, grid,
     assert {"settings", "data", "versions", "n", "heldout", "probes", "parameters"} == set(record)
     with pytest.raises(ValueError, match="trained on data"):
         evaluate.measure(tmp_path, test, train, n=300)
+
+
+def test_the_command_prints_what_it_writes(tmp_path, capsys):
+    mmvae.faces.write(tmp_path / "faces.h5", identities=2, test_identities=2, size=16, progress=False)
+    settings = Settings(model="mumo", size=16, iterations=3, batch=8)
+    fit(settings, Pairs(tmp_path / "faces.h5"), tmp_path / "run", progress=False)
+    evaluate.main([str(tmp_path / "run"), str(tmp_path / "faces.h5")])
+    record, printed = json.loads((tmp_path / "run" / "metrics.json").read_text()), capsys.readouterr().out
+    assert f"{record['heldout']['IT.elbo']:.1f} nats per pair" in printed
+    with pytest.raises(SystemExit):
+        evaluate.main([str(tmp_path / "nothing"), str(tmp_path / "faces.h5")])
+    assert "no settings.json" in capsys.readouterr().err
