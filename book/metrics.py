@@ -2,8 +2,8 @@
 
     make metrics            (the cpu profile; a run that the build folder holds is measured, not trained again)
 
-The JSON holds for each model its settings, seed, data fingerprint, versions and device, parameters, seconds a step, the held-out
-loss terms (nats per pair) and the probe table, as `mmvae.evaluate` defines them.
+The JSON holds for each model its settings, seed, data fingerprint, versions and device, parameters, seconds a
+step, the held-out loss terms (nats per pair) and the probe table, as `mmvae.evaluate` defines them.
 """
 import argparse
 import json

@@ -1,8 +1,8 @@
 """mmvae: the small module under the book on multi-modal variational autoencoders. Read it in an hour.
 
 Top to bottom, each file importing only from those above it: gaussian, nets, models (the VAEs); heads, faces, data
-(the experiment); train, evaluate; picture, charts, plot, diagram, widgets (what a reader sees); profiles. A name in brackets, [eq-poe-gaussian], is an equation of the book;
-book/equations.md lists them with their functions and tests.
+(the experiment); train, evaluate; picture, charts, plot, diagram, widgets (what a reader sees); profiles.
+A name in brackets, [eq-poe-gaussian], is an equation of the book: book/equations.md has its function and its test.
 """
 from importlib import import_module
 

@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from .data import FACTORS, Pairs
+from .gaussian import Gaussian
 from .models import SUBSETS, MultiModalVAE
 from .train import load_run, write_atomically
 
@@ -60,9 +61,9 @@ def codes(model: MultiModalVAE, pairs: Pairs, subset: str, n: int, seed: int = 0
     return mu, kl, {k: v.cpu().numpy() for k, v in factors.items()}
 
 
-def latent_kl(q) -> torch.Tensor:
+def latent_kl(q: Gaussian) -> torch.Tensor:
     """The KL of each latent of a Gaussian (B, D) to its prior, averaged over the batch: (D,), nats."""
-    return 0.5 * (q.mu.square() + q.logvar.exp() - q.logvar - 1).mean(0)
+    return Gaussian(q.mu.unsqueeze(-1), q.logvar.unsqueeze(-1)).kl().mean(0)  # each latent a block of its own
 
 
 def probes(model: MultiModalVAE, train: Pairs, test: Pairs, n: int = 4096, seed: int = 0) -> dict[str, float]:

@@ -4,7 +4,6 @@ blocks' colours, still or animated. Lengths are CSS pixels unless a comment says
 import base64
 import html
 import io
-import os
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +14,8 @@ from matplotlib import font_manager
 from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageSequence
 from torch import Tensor
 from torchvision.utils import make_grid
+
+from .train import write_atomically
 
 GREY = "#797979"  # the grey that reads equally well on white and on #121212: 4.3 to 1 on both
 COLOURS = {"I": "#0072B2", "S": "#009E73", "T": "#D55E00", "Z": GREY, "x": GREY}  # Okabe & Ito (2008)
@@ -127,10 +128,8 @@ class Picture:
             more = {"webp": ', ".gif" or ".png"', "svg": ' or ".png"' * bool(self.still)}.get(self.kind, "")
             raise ValueError(f'{path}: found suffix ".{suffix}", expected ".{self.kind}"{more}')
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
         # a picture seen alone has no page to take its colour from
-        part.write_bytes(data.replace(b"currentColor", GREY.encode()) if suffix == "svg" else data)
-        os.replace(part, path)
+        write_atomically(path, data.replace(b"currentColor", GREY.encode()) if suffix == "svg" else data)
         return path
 
 

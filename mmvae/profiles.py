@@ -74,10 +74,10 @@ class Profile:
         """The training log of a run that `train` has made: {column: array}."""
         return train.read_log(self.run_dir(model, **changes))
 
-    def measure(self, model: str, **changes) -> dict:
-        """`mmvae.evaluate.measure` of a run that `train` has made."""
+    def measure(self, model: str, n: int = 4096, **changes) -> dict:
+        """`mmvae.evaluate.measure`, on n pairs, of a run that `train` has made."""
         from .evaluate import measure
-        return measure(self.run_dir(model, **changes), self.pairs("train"), self.pairs("test"))
+        return measure(self.run_dir(model, **changes), self.pairs("train"), self.pairs("test"), n)
 
 
 PROFILES = {

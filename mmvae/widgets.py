@@ -18,9 +18,7 @@ class Traversal(w.VBox):
         self.model, self.quiet = model.eval(), False
         with torch.no_grad():
             self.means = {block: q.mu.cpu() for block, q in model.posterior(x).items()}  # (B, D)
-        # whole-number magnification, like everywhere in the book
-        side = max(1, height // x["I"].shape[-1]) * x["I"].shape[-1]
-        self.pictures = {m: w.Image(format="png", width=side, height=side) for m in "IT"}
+        self.pictures, images = _pictures(x["I"].shape[-1], height)
         self.sliders = {block: [self._slider(block, k) for k in range(dim)]
                         for block, dim in model.blocks.items() if dim}
         self.pair = w.ToggleButtons(options=[(f"pair {k + 1}", k) for k in range(len(x["I"]))],
@@ -33,7 +31,6 @@ class Traversal(w.VBox):
         self._back()
         groups = [w.VBox([_title("z" if b == "Z" else f"z<sub>{b}</sub>", COLOURS[b]), *sliders])
                   for b, sliders in self.sliders.items()]
-        images = w.HBox([w.VBox([_title(f"x<sub>{m}</sub>"), p]) for m, p in self.pictures.items()])
         flow = w.Layout(flex_flow="row wrap")  # narrow screens put the sliders under the images
         super().__init__([w.HBox([self.pair, self.prior, self.reset], layout=flow),
                           w.HBox([images, w.VBox(groups)], layout=flow)])
@@ -69,6 +66,13 @@ class Traversal(w.VBox):
             self.pictures[m].value = _png(logits[0, 0].sigmoid(), self.pictures[m])
 
 
+def _pictures(size: int, height: int) -> tuple[dict[str, w.Image], w.HBox]:
+    """xI and xT, images of size x size pixels magnified by a whole number to about height, and their row."""
+    side = max(1, height // size) * size
+    pictures = {m: w.Image(format="png", width=side, height=side) for m in "IT"}
+    return pictures, w.HBox([w.VBox([_title(f"x<sub>{m}</sub>"), p]) for m, p in pictures.items()])
+
+
 def _png(image: Tensor, picture: w.Image) -> bytes:
     """(h, w) in [0, 1] -> a PNG, each pixel a square, at RETINA times the picture's size: sharp."""
     pixels = (image.cpu() * 255).round().to(torch.uint8)
@@ -99,8 +103,7 @@ def factors(render, identity: int = 3, size: int = 64, height: int = 256) -> w.H
     the colour of the block that ought to hold their factor; elevation redraws xI alone, light xT alone. The box
     has `.sliders` {factor: slider} and `.pictures` {"I", "T"}. Needs a live kernel.
     """
-    side = max(1, height // size) * size
-    pictures = {m: w.Image(format="png", width=side, height=side) for m in "IT"}
+    pictures, images = _pictures(size, height)
     ranges = {"identity": (0, 49, 1, identity, "S"), "azimuth": (-90, 90, 3, 0, "S"),
               "elevation": (-30, 30, 2, 0, "I"), "light": (-80, 80, 4, 0, "T")}
     sliders = {name: w.IntSlider(min=low, max=high, step=step, value=value, description=name,
@@ -117,7 +120,6 @@ def factors(render, identity: int = 3, size: int = 64, height: int = 256) -> w.H
         reached = {"elevation": "I", "light": "T"}.get(name, "IT")
         slider.observe(lambda _, reached=reached: show(reached), "value")
     show("IT")
-    images = w.HBox([w.VBox([_title(f"x<sub>{m}</sub>"), p]) for m, p in pictures.items()])
     box = w.HBox([images, w.VBox(list(sliders.values()))], layout=w.Layout(flex_flow="row wrap"))
     box.sliders, box.pictures = sliders, pictures
     return box

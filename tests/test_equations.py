@@ -38,11 +38,8 @@ def test_every_displayed_equation_has_a_label():
 
 
 @functools.cache
-def test_names(path: str) -> set[str]:
+def functions_in(path: str) -> set[str]:
     return {node.name for node in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(node, ast.FunctionDef)}
-
-
-test_names.__test__ = False
 
 
 @pytest.mark.parametrize("label, code, test", [(label, code, test) for label, _, code, test in ROWS])
@@ -56,7 +53,7 @@ def test_the_code_and_the_test_exist(label, code, test):
         for chapter, cell in re.findall(r"chapter (\d+), cell `([\w-]+)`", text):
             assert cell in cell_ids(f"{int(chapter):02d}"), f"{label}: no cell {cell} in chapter {chapter}"
     for path, name in re.findall(r"`(tests/\w+\.py)::(\w+)`", test):
-        assert name in test_names(path), f"{label}: no {name} in {path}"
+        assert name in functions_in(path), f"{label}: no {name} in {path}"
     assert re.search(r"`mmvae\.|cell `", code), f"{label}: no code named"
     assert re.search(r"`tests/|cell `", test), f"{label}: no test named"
 
