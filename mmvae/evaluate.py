@@ -100,6 +100,15 @@ def probes(model: MultiModalVAE, train: Pairs, test: Pairs, n: int = 4096, seed:
     return scores
 
 
+def numbers(model: MultiModalVAE, train: Pairs, test: Pairs, weight: float, n: int = 4096) -> dict:
+    """What the book says of a model, measured on n pairs: "n", "heldout", "probes", and its number of "parameters".
+
+    weight: of the likelihood in the model's training, and so in its ELBO.
+    """
+    return {"n": n, "heldout": heldout(model, test, weight, n), "probes": probes(model, train, test, n),
+            "parameters": sum(p.numel() for p in model.parameters())}
+
+
 def measure(run_dir: str | Path, train: Pairs, test: Pairs, n: int = 4096) -> dict:
     """Measure one run and write run_dir/metrics.json: the run's settings, data and versions beside every number."""
     run_dir = Path(run_dir)
@@ -108,10 +117,7 @@ def measure(run_dir: str | Path, train: Pairs, test: Pairs, n: int = 4096) -> di
     if record["data"] != train.fingerprint:
         raise ValueError(f"{run_dir}: trained on data {record['data'][:12]}, "
                          f"asked to measure on {train.fingerprint[:12]}")
-    record["n"] = n
-    record["heldout"] = heldout(model, test, record["settings"]["weight"], n)
-    record["probes"] = probes(model, train, test, n)
-    record["parameters"] = sum(p.numel() for p in model.parameters())
+    record |= numbers(model, train, test, record["settings"]["weight"], n)
     write_atomically(run_dir / "metrics.json", json.dumps(record, indent=1).encode())
     return record
 

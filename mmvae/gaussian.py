@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+noise = torch.randn_like  # eps ~ N(0, 1), shaped as its argument; distributed.py deals one draw out to its processes
+
 
 @dataclass(frozen=True)
 class Gaussian:
@@ -35,7 +37,7 @@ class Gaussian:
 
         Returns (B, D), differentiable in mu and logvar.
         """
-        return self.mu + (0.5 * self.logvar).exp() * torch.randn_like(self.mu)
+        return self.mu + (0.5 * self.logvar).exp() * noise(self.mu)
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log N(z; mu, exp(logvar)), summed over the D latents: (B,), nats."""

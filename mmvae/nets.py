@@ -1,14 +1,14 @@
 """The encoder and the decoder. Every model in the book uses these two, so models differ only in their wiring.
 
-Both work on a grid of 4x4 patches: most of the arithmetic is in dense layers, which a CPU does at full speed,
-and a 3x3 convolution on the patch grid lets neighbours agree on edges.
+The encoder reads patches of 8x8 pixels, the rest is dense layers, which a CPU computes at full speed. Bigger and deeper
+networks draw the training faces more sharply, and faces that they have not seen less well: benchmarks/README.md.
 """
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .gaussian import Gaussian
 
-PATCH = 4  # pixels a side
+PATCH = 8  # pixels a side
 
 
 def _check_size(size: int):
@@ -19,7 +19,7 @@ def _check_size(size: int):
 def _initialise(net: nn.Module):
     """Weights of variance 2 / fan-in, biases zero: He et al. (2015).
 
-    PyTorch's default variance is six times smaller. Through five layers little of z would reach the image, and the
+    PyTorch's default variance is six times smaller. Through the layers little of z would reach the image, and the
     first thousand iterations would go into turning it up.
     """
     for layer in net.modules():
@@ -35,13 +35,12 @@ class Encoder(nn.Module):
     forward(image (B, channels, size, size), float in [0, 1]) -> {block: Gaussian (B, dimensions)}.
     """
 
-    def __init__(self, latents: dict[str, int], channels: int = 1, size: int = 64, width: int = 256):
+    def __init__(self, latents: dict[str, int], channels: int = 1, size: int = 64, width: int = 160):
         super().__init__()
         _check_size(size)
         self.latents, self.channels, self.size = dict(latents), channels, size
-        cells = (size // PATCH) ** 2
-        self.patches = nn.Conv2d(channels, 16, PATCH, stride=PATCH)
-        self.hidden1 = nn.Linear(16 * cells, width)
+        self.patches = nn.Conv2d(channels, 24, PATCH, stride=PATCH)
+        self.hidden1 = nn.Linear(24 * (size // PATCH) ** 2, width)
         self.hidden2 = nn.Linear(width, width)
         _initialise(self)  # not the heads below: posteriors start near the prior
         total = sum(latents.values())
@@ -52,7 +51,7 @@ class Encoder(nn.Module):
         expected = (self.channels, self.size, self.size)
         if tuple(image.shape[1:]) != expected:
             raise ValueError(f"image: found shape {tuple(image.shape)}, expected (B, {str(expected)[1:]}")
-        h = F.silu(self.patches(image - 0.5)).flatten(1)  # (B, 16 * cells)
+        h = F.silu(self.patches(image - 0.5)).flatten(1)  # (B, 24 * patches)
         h = F.silu(self.hidden1(h))  # (B, width)
         h = F.silu(self.hidden2(h))  # (B, width)
         dims = list(self.latents.values())
@@ -61,26 +60,23 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents -> Bernoulli logits of an image.
+    """Latents -> Bernoulli logits of an image, by three dense layers.
 
+    The last one adds up `width` images that it has learnt, so a decoder has few ways of telling one training face
+    from the next, and the faces in between stay faces.
     latent: dimensions of z. forward(z (B, latent)) -> logits (B, channels, size, size).
     """
 
-    def __init__(self, latent: int, channels: int = 1, size: int = 64, width: int = 256, features: int = 6):
+    def __init__(self, latent: int, channels: int = 1, size: int = 64, width: int = 112):
         super().__init__()
         _check_size(size)
-        side = size // PATCH
-        self.grid = (features, side, side)
+        self.shape = (channels, size, size)
         self.hidden1 = nn.Linear(latent, width)
         self.hidden2 = nn.Linear(width, width)
-        self.hidden3 = nn.Linear(width, features * side * side)
-        self.smooth = nn.Conv2d(features, 32, 3, padding=1)
-        self.patches = nn.Conv2d(32, channels * PATCH**2, 1)
+        self.pixels = nn.Linear(width, channels * size * size)
         _initialise(self)
 
     def forward(self, z: Tensor) -> Tensor:
         h = F.silu(self.hidden1(z))  # (B, width)
         h = F.silu(self.hidden2(h))  # (B, width)
-        h = self.hidden3(h).unflatten(1, self.grid)  # (B, features, side, side)
-        h = F.silu(self.smooth(F.silu(h)))  # (B, 32, side, side)
-        return F.pixel_shuffle(self.patches(h), PATCH)  # (B, channels, size, size)
+        return self.pixels(h).unflatten(1, self.shape)  # (B, channels, size, size)

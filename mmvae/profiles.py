@@ -1,7 +1,8 @@
 """The three profiles of the notebooks: how much data and training each asks for, and where the results are kept.
 
-A notebook calls `mmvae.profile(PROFILE)` and then `profile.pairs("train")` and `profile.train("mumo")`; what exists
-in the build folder already is loaded, never made twice.
+A notebook calls `mmvae.profile(PROFILE)` and then `profile.pairs("train")` and `profile.train("mumo")`. The cpu
+profile has its models trained already: they are the published weights (`weights.py`), and its numbers are their
+recipe. Whatever else is in the build folder already is loaded, never made twice.
 """
 import hashlib
 import os
@@ -13,10 +14,10 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from . import data, faces, gaussian, heads, models, nets, train
+from . import checkpoint, data, faces, gaussian, heads, models, nets, train, weights
 
 SOURCE = {module: Path(module.__file__).read_bytes()  # as imported: an edit while a kernel runs changes no hash
-          for module in (gaussian, nets, models, heads, faces, data, train)}
+          for module in (gaussian, nets, models, heads, faces, data, checkpoint, train)}
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,15 @@ class Profile:
     test_identities: int
     stored_size: int = 64  # pixels a side, in the data file
     device: str = "cpu"
+    published: bool = False  # its models are the published ones: loaded, not trained
+
+    @property
+    def live(self) -> dict:
+        """Changes for a run that a reader watches, half a minute on one core: `profile.train(model, **profile.live)`.
+
+        None in a profile that trains its models anyway.
+        """
+        return dict(size=32, iterations=5000) if self.published else {}
 
     @property
     def weight(self) -> float:
@@ -52,37 +62,55 @@ class Profile:
                 faces.write(path, self.identities, self.test_identities, self.stored_size)
         return path
 
-    def pairs(self, split: str = "train") -> data.Pairs:
-        """The pairs of a split ("train" or "test"), at this profile's size and on its device."""
-        return _pairs(self, split)
+    def pairs(self, split: str = "train", size: int | None = None) -> data.Pairs:
+        """The pairs of a split ("train" or "test") on this profile's device; size: pixels a side, default its own."""
+        return _pairs(self, split, size or self.size)
 
     def run_dir(self, model: str, **changes) -> Path:
         """Where a run is kept: under a hash of its settings, its data, and the code that training depends on."""
         settings = self.settings(model, **changes)
-        words = f"{sorted(asdict(settings).items())} {self.pairs().fingerprint} {self.device}"
-        code = _digest(words, gaussian, nets, models, data, train)
+        words = f"{sorted(asdict(settings).items())} {self.pairs(size=settings.size).fingerprint} {self.device}"
+        code = _digest(words, gaussian, nets, models, data, checkpoint, train)
         return build_folder() / "runs" / f"{model}-{code[:12]}"
 
     def train(self, model: str, progress: bool = True, **changes) -> models.MultiModalVAE:
-        """The trained model, in eval mode: trained now, resumed, or loaded if this very run is in the build folder."""
-        run_dir = self.run_dir(model, **changes)
+        """The trained model, in eval mode: published, or trained now, resumed, or loaded if the build folder has it."""
+        if self._loads(model, changes):
+            return weights.load(model, self.device)
+        settings, run_dir = self.settings(model, **changes), self.run_dir(model, **changes)
         run_dir.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{run_dir}.lock"):  # two notebooks that ask for one run train it once
-            return train.fit(self.settings(model, **changes), self.pairs(), run_dir, progress)
+            return train.fit(settings, self.pairs(size=settings.size), run_dir, progress)
 
     def log(self, model: str, **changes) -> dict[str, np.ndarray]:
-        """The training log of a run that `train` has made: {column: array}."""
+        """The training log of a model that `train` has returned: {column: array}."""
+        if self._loads(model, changes):
+            return {column: np.array(values) for column, values in weights.info(model)["log"].items()}
         return train.read_log(self.run_dir(model, **changes))
 
     def measure(self, model: str, n: int = 4096, **changes) -> dict:
-        """`mmvae.evaluate.measure`, on n pairs, of a run that `train` has made."""
-        from .evaluate import measure
-        return measure(self.run_dir(model, **changes), self.pairs("train"), self.pairs("test"), n)
+        """`mmvae.evaluate.measure`, on n pairs, of a model that `train` has returned.
+
+        Of a published model its record, which holds the same numbers: tests/test_weights.py measures them again.
+        """
+        from .evaluate import measure, numbers
+        published = self._loads(model, changes)
+        if published and n == weights.info(model)["n"]:
+            return weights.info(model)
+        size = self.settings(model, **changes).size
+        pairs = self.pairs("train", size), self.pairs("test", size)
+        if published:
+            return weights.info(model) | numbers(self.train(model), *pairs, self.weight, n)
+        return measure(self.run_dir(model, **changes), *pairs, n)
+
+    def _loads(self, model: str, changes: dict) -> bool:
+        """Whether `train` loads this model as published: in the cpu profile, if nothing is changed."""
+        return self.published and self.settings(model, **changes) == self.settings(model)
 
 
 PROFILES = {
     "smoke": Profile("smoke", size=16, iterations=30, batch=32, identities=4, test_identities=2, stored_size=32),
-    "cpu": Profile("cpu", size=32, iterations=5000, batch=64, identities=50, test_identities=10),
+    "cpu": Profile("cpu", size=64, iterations=30_000, batch=64, identities=50, test_identities=10, published=True),
     "gpu": Profile("gpu", size=64, iterations=80_000, batch=64, identities=50, test_identities=10, device="cuda"),
 }
 
@@ -121,5 +149,5 @@ def _digest(words: str, *modules) -> str:
 
 
 @cache
-def _pairs(profile: Profile, split: str) -> data.Pairs:
-    return data.Pairs(profile.data_file, split, profile.device, profile.size)
+def _pairs(profile: Profile, split: str, size: int) -> data.Pairs:
+    return data.Pairs(profile.data_file, split, profile.device, size)

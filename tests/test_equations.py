@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = re.findall(r"^\{eq\}`(eq-[\w-]+)` (.+)\n: \*computed by\* (.+)\n: \*held to it by\* (.+)$",
                   (ROOT / "book" / "equations.md").read_text(), re.M)
+PAGES = {p.stem: p.read_text() for p in sorted((ROOT / "book").glob("*.md"))}
 NOTEBOOKS = {p.stem[:2]: json.loads(p.read_text()) for p in sorted((ROOT / "notebooks").glob("*.ipynb"))}
 
 
@@ -23,7 +24,7 @@ def cell_ids(chapter: str) -> set[str]:
 
 
 def test_every_labelled_equation_is_listed_once():
-    texts = ["".join(cell["source"]) for nb in NOTEBOOKS.values() for cell in nb["cells"]]
+    texts = ["".join(cell["source"]) for nb in NOTEBOOKS.values() for cell in nb["cells"]] + list(PAGES.values())
     found = [label for text in texts for label in labels(text)]
     assert len(found) == len(set(found))
     assert sorted(found) == sorted(label for label, *_ in ROWS)
@@ -35,6 +36,8 @@ def test_every_displayed_equation_has_a_label():
             text = "".join(cell["source"])
             if cell["cell_type"] == "markdown":
                 assert text.count("$$") == 2 * len(labels(text)), f"chapter {chapter}, cell {cell['id']}"
+    for name, text in PAGES.items():
+        assert text.count("$$") == 2 * len(labels(text)), f"book/{name}.md"
 
 
 @functools.cache

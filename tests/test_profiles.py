@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import mmvae
-from mmvae import profiles
+from mmvae import profiles, weights
 
 
 @pytest.fixture
@@ -33,9 +33,11 @@ def test_gpu_without_a_gpu_is_refused(monkeypatch):
 
 
 def test_the_book_states_its_profiles():
-    cpu, gpu = profiles.PROFILES["cpu"], profiles.PROFILES["gpu"]
-    assert (cpu.size, gpu.size, gpu.iterations) == (32, 64, 80_000)
-    assert profiles.PROFILES["cpu"].weight == 4
+    smoke, cpu, gpu = (profiles.PROFILES[name] for name in ("smoke", "cpu", "gpu"))
+    assert (cpu.size, gpu.size, gpu.iterations) == (64, 64, 80_000)
+    assert cpu.weight == gpu.weight == 1 and [p.name for p in (smoke, cpu, gpu) if p.published] == ["cpu"]
+    assert cpu.live["size"] == 32 and cpu.settings("vanilla", **cpu.live).weight == 4
+    assert smoke.live == gpu.live == {}  # the run that they have anyway
 
 
 def test_a_run_is_trained_once_and_then_loaded(tiny, monkeypatch):
@@ -45,6 +47,39 @@ def test_a_run_is_trained_once_and_then_loaded(tiny, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(trained.state_dict().values(), loaded.state_dict().values()))
     assert tiny.log("mumo")["iteration"].tolist() == [4]
     assert tiny.measure("mumo")["settings"]["model"] == "mumo"
+
+
+def test_what_is_published_is_loaded_and_what_is_changed_is_trained(tiny, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        patch.setattr(weights, "FOLDER", tmp_path / "none")
+        with pytest.raises(FileNotFoundError, match="mumo.json: no such file; `python -m mmvae.train --publish mumo`"):
+            replace(tiny, published=True).train("mumo")
+    trained = tiny.train("mumo", progress=False)
+    record = weights.publish(tiny.run_dir("mumo"), tiny.pairs("train"), tiny.pairs("test"), 64, tmp_path / "published")
+    monkeypatch.setattr(weights, "FOLDER", tmp_path / "published")
+    reader = replace(tiny, published=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(mmvae.models.MultiModalVAE, "loss", lambda *a: pytest.fail("trained"))
+        for model in (reader.train("mumo"), reader.train("mumo", seed=0)):
+            for ours, theirs in zip(model.state_dict().values(), trained.state_dict().values()):
+                assert torch.equal(ours, theirs.half().float())
+    assert capsys.readouterr().out.count("mumo: published weights") == 2
+    assert {k: v.tolist() for k, v in reader.log("mumo").items()} == record["log"]
+    assert reader.measure("mumo", 64) == record
+    numbers = mmvae.evaluate.numbers(reader.train("mumo"), tiny.pairs("train"), tiny.pairs("test"), tiny.weight, 32)
+    assert reader.measure("mumo", 32) == record | numbers
+    assert reader.settings("mumo") == mmvae.train.Settings(**record["settings"])
+    reader.train("mumo", progress=False, seed=1)
+    assert reader.log("mumo", seed=1)["iteration"].tolist() == [4] and reader.measure("mumo", 32, seed=1)["n"] == 32
+
+
+def test_a_run_at_another_size_has_pairs_of_that_size(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMVAE_BUILD", str(tmp_path))
+    profile = replace(profiles.PROFILES["smoke"], iterations=3, size=32, identities=1, test_identities=1)
+    model = profile.train("vanilla", progress=False, size=16)
+    assert model.size == 16 == profile.pairs("test", size=16).size and profile.pairs("test").size == 32
+    assert profile.log("vanilla", size=16)["iteration"].tolist() == [3]
+    assert profile.measure("vanilla", 32, size=16)["settings"]["size"] == 16
 
 
 def test_the_hash_depends_on_settings_data_and_code(tiny, monkeypatch):

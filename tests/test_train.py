@@ -1,50 +1,26 @@
-"""train.py: the loss falls, runs repeat and resume bit for bit, and nothing good is lost."""
+"""train.py: the loss falls, runs repeat and resume bit for bit, compiled or not, and nothing in the loop waits."""
+import itertools
 import json
 import math
 import os
-import signal
-import subprocess
+import re
+import shutil
 import sys
-import time
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import mmvae
+import tiny
 from mmvae import train
-from mmvae.data import Grid, Pairs
-from mmvae.train import Settings, fit, load_run, read_log
-
-BASE = dict(model="poe-v2", size=16, iterations=40, batch=8, warmup=5, log_every=5, checkpoint_every=10)
+from mmvae.train import Settings, fit, load_run, read_log, update
+from tiny import BASE, names, same, stop_at, stopped, weights
 
 
 @pytest.fixture(scope="module")
 def pairs():
-    g = torch.Generator().manual_seed(0)
-    images = {m: torch.randint(0, 256, (3, 4, 5, 16, 16), generator=g, dtype=torch.uint8) for m in "IT"}
-    five = torch.arange(5.0)
-    values = dict(identity=torch.arange(3), azimuth=torch.arange(4.0), elevation=five, light=five)
-    return Pairs(Grid(**images, **values, test_identities=1))
-
-
-def weights(model):
-    return {k: v.clone() for k, v in model.state_dict().items()}
-
-
-def same(a, b):
-    return all(torch.equal(a[k], b[k]) for k in a)
-
-
-def stop_at(monkeypatch, iteration):
-    """Interrupt `fit` when it asks for the learning rate of this iteration."""
-    rate = Settings.rate
-
-    def interrupted(self, i):
-        if i == iteration:
-            raise KeyboardInterrupt
-        return rate(self, i)
-
-    monkeypatch.setattr(Settings, "rate", interrupted)
+    return tiny.pairs()
 
 
 @pytest.mark.parametrize("name", mmvae.MODELS)
@@ -80,26 +56,6 @@ def test_interrupted_and_resumed_is_uninterrupted(iteration, pairs, tmp_path, mo
     assert all((logs[0][k] == logs[1][k]).all() for k in logs[0] if k != "seconds")
 
 
-def test_killed_and_resumed_is_uninterrupted(tmp_path):
-    """SIGKILL a training process as soon as it has a checkpoint, resume it from the command line, compare."""
-    data, faces = tmp_path / "faces.h5", mmvae.faces
-    faces.write(data, identities=1, test_identities=1, size=16, progress=False)
-    options = ["--size", "16", "--iterations", "60", "--batch", "16", "--checkpoint-every", "5", "--device", "cpu"]
-    command = [sys.executable, "-m", "mmvae.train", "mumo", str(data)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    killed = subprocess.Popen([*command, str(tmp_path / "killed"), *options], env=environment,
-                              stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "killed").glob("checkpoint-*")) and time.monotonic() < deadline:
-        time.sleep(0.001)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert list((tmp_path / "killed").glob("checkpoint-*"))
-    for name in ("killed", "whole"):
-        subprocess.run([*command, str(tmp_path / name), *options], env=environment, check=True, capture_output=True)
-    assert same(weights(load_run(tmp_path / "killed")), weights(load_run(tmp_path / "whole")))
-
-
 def test_a_finished_run_is_loaded_not_trained(pairs, tmp_path, monkeypatch):
     trained = fit(Settings(**BASE), pairs, tmp_path, progress=False)
     monkeypatch.setattr(mmvae.models.MultiModalVAE, "loss", lambda *a: pytest.fail("trained again"))
@@ -108,29 +64,9 @@ def test_a_finished_run_is_loaded_not_trained(pairs, tmp_path, monkeypatch):
     assert not load_run(tmp_path).training
 
 
-def test_the_last_two_checkpoints_are_kept_and_a_truncated_one_is_named(pairs, tmp_path, capsys):
-    whole = fit(Settings(**BASE), pairs, tmp_path, progress=False)
-    names = sorted(p.name for p in tmp_path.glob("checkpoint-*"))
-    assert names == ["checkpoint-00000030.safetensors", "checkpoint-00000040.safetensors"]
-    newest = tmp_path / names[1]
-    newest.write_bytes(newest.read_bytes()[:1000])
-    assert same(weights(whole), weights(fit(Settings(**BASE), pairs, tmp_path, progress=False)))  # from iteration 30
-    assert f"{names[1]}: not a whole checkpoint" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("changes, message", [({"batch": 9}, "batch: found 8, asked for 9"),
-                                              ({"seed": 3}, "seed: found 0, asked for 3")])
-def test_a_folder_with_another_run_is_refused(changes, message, pairs, tmp_path):
+def test_the_last_two_checkpoints_are_kept(pairs, tmp_path):
     fit(Settings(**BASE), pairs, tmp_path, progress=False)
-    with pytest.raises(ValueError, match=message):
-        fit(Settings(**BASE | changes), pairs, tmp_path, progress=False)
-
-
-def test_a_folder_with_other_data_is_refused(pairs, tmp_path):
-    fit(Settings(**BASE), pairs, tmp_path, progress=False)
-    other = Pairs(Grid(**pairs.images, **pairs.values, test_identities=1))
-    with pytest.raises(ValueError, match="data: found"):
-        fit(Settings(**BASE), other, tmp_path, progress=False)
+    assert names(tmp_path) == ["checkpoint-00000030.safetensors", "checkpoint-00000040.safetensors"]
 
 
 def test_a_non_finite_loss_stops_with_the_iteration_and_the_term(pairs, tmp_path, monkeypatch):
@@ -148,18 +84,17 @@ def test_a_non_finite_loss_stops_with_the_iteration_and_the_term(pairs, tmp_path
     assert all(p.isfinite().all() for p in load_run(tmp_path).parameters())
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(pairs, tmp_path, monkeypatch):
-    replace = os.replace
+def test_weights_that_are_not_finite_are_never_a_checkpoint(pairs, tmp_path, monkeypatch):
+    clip = torch.nn.utils.clip_grad_norm_
 
-    def full(source, target):
-        if str(target).endswith("00000020.safetensors"):
-            raise OSError(28, "No space left on device")
-        replace(source, target)
+    def overflowing(parameters, limit):  # of the 20th gradient: the loss before it is still finite
+        clip(parameters, limit if next(calls) < 20 else math.nan)
 
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="No space left"):
+    calls = itertools.count(1)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", overflowing)
+    with pytest.raises(FloatingPointError, match=r"iteration 19: model.* is not finite.*last good checkpoint"):
         fit(Settings(**BASE), pairs, tmp_path, progress=False)
-    assert [p.name for p in tmp_path.glob("*checkpoint-*")] == ["checkpoint-00000010.safetensors"]
+    assert names(tmp_path) == ["checkpoint-00000010.safetensors"]
 
 
 def test_the_weight_of_the_likelihood_makes_an_image_weigh_the_same():
@@ -187,8 +122,6 @@ def test_errors_name_the_folder(pairs, tmp_path):
         load_run(tmp_path)
     with pytest.raises(ValueError, match="found images of size 16, the settings expect 32"):
         fit(Settings(**BASE | {"size": 32}), pairs, tmp_path)
-    with pytest.raises(SystemExit):
-        train.main(["mumo", str(tmp_path / "no.h5"), str(tmp_path / "run")])
 
 
 def test_settings_record_what_the_numbers_depend_on(pairs, tmp_path):
@@ -196,3 +129,144 @@ def test_settings_record_what_the_numbers_depend_on(pairs, tmp_path):
     record = json.loads((tmp_path / "settings.json").read_text())
     assert record["settings"] == Settings(**BASE).__dict__ and record["data"] == pairs.fingerprint
     assert set(record["versions"]) == {"python", "torch", "numpy", "device"}
+    assert record["machine"] == {"threads": torch.get_num_threads(), "processes": 1, "compile": False,
+                                 "float32 products": "highest"}
+
+
+def test_loading_leaves_the_random_state(pairs, tmp_path):
+    fit(Settings(**BASE), pairs, tmp_path, progress=False)
+    before = torch.get_rng_state()
+    load_run(tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_update_is_the_textbook_step(pairs):
+    """`update` against autograd, the clipping of Pascanu et al. (2013) and AdamW written out, for the first step."""
+    s = Settings(**BASE | {"clip": 5.0})
+    ours, theirs = train.build(s), train.build(s)
+    x, _ = pairs.sample(8)
+    torch.manual_seed(1)
+    terms = update(ours, train.optimiser_of(ours, s), x, s, iteration=2)
+    torch.manual_seed(1)
+    loss = theirs.loss(x, s.weight)
+    gradient = torch.autograd.grad(loss["total"], list(theirs.parameters()))
+    norm = torch.cat([g.flatten() for g in gradient]).norm()
+    assert norm > s.clip and not any(v.requires_grad for v in terms.values())
+    assert all(torch.equal(terms[k], loss[k].detach()) for k in loss)
+    eps, kept = 1e-8, 1 - s.rate(2) * s.weight_decay  # after one step Adam's moments are the gradient and its square
+    for p, q, g in zip(ours.parameters(), theirs.parameters(), gradient):
+        g = g * s.clip / norm
+        torch.testing.assert_close(p, kept * q - s.rate(2) * g / (g.abs() + eps), atol=2e-6, rtol=1e-5)
+
+
+def test_the_loop_draws_the_pairs_of_sample(pairs):
+    a, b = (torch.Generator().manual_seed(5) for _ in range(2))
+    x, y = pairs.sample(64, a)[0], train._draw(pairs, 64, b, slice(None))
+    assert same(x, y) and torch.equal(a.get_state(), b.get_state())
+
+
+class Waits(TorchDispatchMode):
+    """Counts what makes the host wait for a GPU: a value read, a number or a list sent, a copy between devices."""
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = str(function)
+        self.count += any(w in name for w in ("_local_scalar_dense", "lift_fresh", "nonzero", "masked_select"))
+        self.count += "_to_copy" in name and "device" in (kwargs or {}) and kwargs["device"] is not None
+        return function(*args, **kwargs or {})
+
+
+def test_nothing_in_the_loop_waits_for_the_device(pairs):
+    s = Settings(**BASE | {"model": "mumo"})
+    model = train.build(s)
+    optimiser, generator = train.optimiser_of(model, s), torch.Generator().manual_seed(0)
+    with Waits() as sample:
+        pairs.sample(8, generator)
+    with Waits() as loop:
+        for iteration in range(3):
+            update(model, optimiser, train._draw(pairs, 8, generator, slice(None)), s, iteration)
+    assert loop.count == 0 and sample.count > 0  # the second shows that the first could be otherwise
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    """The real one where there is a C++ compiler, else all of torch.compile but its last step."""
+    if not shutil.which(os.environ.get("CXX", "g++")):
+        monkeypatch.setenv("CXX", sys.executable)
+        monkeypatch.setattr(train, "COMPILER", {"backend": "aot_eager"})
+
+
+def test_a_compiled_run_is_close_to_an_eager_one_and_resumes_bit_for_bit(compiler, pairs, tmp_path, monkeypatch):
+    changes = BASE | {"model": "vanilla", "iterations": 20}
+    eager = weights(fit(Settings(**changes), pairs, tmp_path / "eager", progress=False))
+    whole = weights(fit(Settings(**changes), pairs, tmp_path / "whole", progress=False, compile=True))
+    stopped(tmp_path / "cut", monkeypatch, 15, compile=True, model="vanilla", iterations=20)
+    resumed = weights(fit(Settings(**changes), pairs, tmp_path / "cut", progress=False, compile=True))
+    assert same(resumed, whole)
+    start = weights(train.build(Settings(**changes)))
+    moved, apart = (sum((a[k] - eager[k]).square().sum() for k in a).sqrt() for a in (start, whole))
+    assert apart < 1e-3 * moved
+
+
+def test_without_a_compiler_compile_says_so(pairs, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match=r"compile: found no C\+\+ compiler"):
+        fit(Settings(**BASE), pairs, tmp_path / "run", progress=False, compile=True)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "faces.h5"
+    mmvae.faces.write(path, identities=1, test_identities=1, size=16, progress=False)
+    return str(path)
+
+
+SHORT = ["--device", "cpu", "--size", "16", "--batch", "8", "--iterations", "20", "--checkpoint-every", "10"]
+
+
+@pytest.mark.parametrize("error, message, changes", [
+    (FileNotFoundError, "no such file", {"data": "no.h5"}),
+    (ValueError, "other settings or data .batch: found 8, asked for 9", {"more": ["--batch", "9"]}),
+    (ValueError, "none of its checkpoints can be used", {"damage": True}),
+    (OSError, "Not a directory|File exists", {"folder": "faces.h5"})])
+def test_the_command_says_each_error_in_one_line(error, message, changes, faces, tmp_path, capsys):
+    command = ["mumo", faces, str(tmp_path / "run"), *SHORT]
+    train.main(command)
+    assert capsys.readouterr().out.startswith("mumo: 20 iterations")
+    if "damage" in changes:
+        for path in (tmp_path / "run").glob("checkpoint-*"):
+            path.write_bytes(b"")
+    if "folder" in changes:
+        command[2] = faces
+    command[1] = changes.get("data", command[1])
+    with pytest.raises(SystemExit) as stop:
+        train.main([*command, *changes.get("more", [])])
+    said = [line for line in capsys.readouterr().err.splitlines() if "%|" not in line and ": refused: " not in line]
+    assert stop.value.code == 1 and len(said) == 1 and re.search(message, said[0])
+
+
+def test_ctrl_c_leaves_a_run_that_the_same_command_ends(faces, tmp_path, monkeypatch, capsys):
+    command = ["mumo", faces, str(tmp_path / "run"), *SHORT]
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
+        stop_at(patch, 15)
+        train.main(command)
+    assert stop.value.code == 130 and "goes on from the last checkpoint" in capsys.readouterr().err
+    assert names(tmp_path / "run") == ["checkpoint-00000010.safetensors"]
+    train.main(command)
+    train.main(["mumo", faces, str(tmp_path / "whole"), *SHORT])
+    assert same(*(weights(load_run(tmp_path / name)) for name in ("run", "whole")))
+
+
+def test_tf32_is_recorded(faces, tmp_path):
+    try:
+        train.main(["mumo", faces, str(tmp_path), *SHORT, "--tf32"])
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert json.loads((tmp_path / "settings.json").read_text())["machine"]["float32 products"] == "high"
+
+
+def test_publish_is_handed_over(monkeypatch):
+    handed = []
+    monkeypatch.setattr(mmvae.weights, "main", handed.append)
+    train.main(["--publish", "mumo", "--jobs", "2"])
+    assert handed == [["mumo", "--jobs", "2"]]
