@@ -4,7 +4,7 @@ PROFILE ?= cpu
 PY = .venv/bin/python
 STAMP = .venv/.made
 
-.PHONY: help env book site site-smoke execute test serve gpu metrics repo clean
+.PHONY: help env book site site-smoke execute test serve gpu publish repo clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -41,8 +41,9 @@ serve: $(STAMP) ## show the site in a browser
 gpu: ## execute the notebooks in the gpu profile: full training at 64x64
 	@$(MAKE) --no-print-directory execute PROFILE=gpu
 
-metrics: $(STAMP) ## train and measure all models: book/metrics.json and the README's traversal (PROFILE=cpu)
-	@$(PY) book/metrics.py --profile $(PROFILE)
+publish: $(STAMP) ## train the published models anew (long; PROFILE=cpu or gpu); draw the README's traversal
+	@$(PY) -m mmvae.train --publish --profile $(PROFILE) --jobs 2
+	@$(PY) book/traversal.py
 
 repo: ## set the repository's address everywhere: make repo URL=https://github.com/owner/name
 	@$(PYTHON) book/repo.py $(URL)

@@ -34,9 +34,10 @@ def digest(paths, *words, root=ROOT):
 
 
 def notebook_hash(notebook, profile, root=ROOT):
-    """What an executed notebook depends on: its source, the profile, the module and the tested versions."""
+    """What an executed notebook depends on: its source, the profile, the module, its weights, the tested versions."""
     code = sorted((root / "mmvae").rglob("*.py"))
-    return digest([notebook, *code, root / "constraints.txt"], profile, root=root)
+    weights = sorted((root / "mmvae/published").glob("*.json"))  # they hold the hashes
+    return digest([notebook, *code, *weights, root / "constraints.txt"], profile, root=root)
 
 
 # ---------------------------------------------------------------- execute

@@ -109,7 +109,8 @@ def stage(profile, target):
         sys.exit(f"{folder}: not executed yet: {', '.join(missing) or 'any notebook'}")
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(ROOT / "book", target / "book", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-    for name in ("_config.yml", "_toc.yml"):
+    (target / "benchmarks").mkdir(exist_ok=True)
+    for name in ("_config.yml", "_toc.yml", "benchmarks/README.md"):  # a page shows some of the benchmarks' tables
         shutil.copy(ROOT / name, target / name)
     for source in notebooks():
         nb = stage_notebook(read_notebook(executed_dir(profile) / source.name), source.name)

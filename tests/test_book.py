@@ -364,16 +364,17 @@ def test_staging_refuses_a_caption_without_its_picture(outputs, metadata):
         staged(outputs, **metadata)
 
 
-def test_an_executed_notebook_depends_on_source_profile_code_and_versions(tmp_path):
+def test_an_executed_notebook_depends_on_source_profile_code_weights_and_versions(tmp_path):
     notebook_file(tmp_path / "notebooks/01_a.ipynb")
-    (tmp_path / "mmvae").mkdir()
+    (tmp_path / "mmvae/published").mkdir(parents=True)
     (tmp_path / "mmvae/a.py").write_text("a = 1")
+    (tmp_path / "mmvae/published/a.json").write_text("1")
     (tmp_path / "constraints.txt").write_text("torch==1")
     notebook = tmp_path / "notebooks/01_a.ipynb"
     seen = {build.notebook_hash(notebook, "smoke", tmp_path), build.notebook_hash(notebook, "cpu", tmp_path)}
-    for path, text in ((tmp_path / "mmvae/a.py", "a = 2"), (tmp_path / "constraints.txt", "torch==2")):
-        path.write_text(text)
+    for name, text in (("mmvae/a.py", "a = 2"), ("mmvae/published/a.json", "2"), ("constraints.txt", "torch==2")):
+        (tmp_path / name).write_text(text)
         seen.add(build.notebook_hash(notebook, "smoke", tmp_path))
     notebook_file(notebook, outputs=[PICTURE])
     seen.add(build.notebook_hash(notebook, "smoke", tmp_path))
-    assert len(seen) == 5
+    assert len(seen) == 6

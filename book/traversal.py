@@ -1,0 +1,18 @@
+"""Draw the traversal of the README and the welcome page, by the published MuMo-VAE: book/_static/traversal.*"""
+from pathlib import Path
+
+import mmvae
+
+STATIC = Path(__file__).resolve().parent / "_static"
+
+
+def main():
+    profile = mmvae.profile("cpu")
+    film = mmvae.plot.traversal_gif(profile.train("mumo"), profile.pairs().fixed(3)[0])
+    for suffix in ("gif", "webp"):  # for the README, and for the welcome page with its two themes
+        film.save(STATIC / f"traversal.{suffix}")
+    print("wrote book/_static/traversal.gif and .webp")
+
+
+if __name__ == "__main__":
+    main()
