@@ -150,6 +150,25 @@ def gpu(record: dict) -> str:
     return text + how(record, rates=False) + rows(header, body, "l" + 6 * "r")
 
 
+def page(record: dict) -> str:
+    """Bytes, first picture and moves of the explorer, a line for each chapter and one for each model in it."""
+    body, moves, own, firsts = [], [], [], []
+    for chapter, row in record["rows"].items():
+        own.append(row["own_bytes"])
+        firsts += row["first_seconds"]
+        head = [chapter, f"{row['own_bytes'] / 1e6:.2f}", f"{row['page_bytes'] / 1e6:.2f}",
+                number(1000 * np.median(row["first_seconds"]))]
+        for name, times in row["moves"].items():
+            moves.append(np.median(times))
+            body.append((*head, name, number(moves[-1], 1), number(np.quantile(times, 0.95), 1)))
+            head = [""] * 4
+    text = (f"**Before its first picture an explorer loads at most {max(own) / 1e6:.2f} MB, compressed; the picture stands "
+            f"{number(1000 * np.median(firsts))} ms later (slowest window {number(1000 * max(firsts))} ms); a move takes "
+            f"{number(min(moves), 1)} to {number(max(moves), 1)} ms at the median.** In Chromium {record['chromium']}. ")
+    header = "chapter | explorer, MB | whole page, MB | first picture, ms | model | a move, ms | 95 % of moves, ms"
+    return text + how(record, rates=False) + rows(header, body, "lrrrlrr")
+
+
 TABLES = {  # the text's name: (it, results/NAME.json, what measures it)
     "time_to_quality": (time_to_quality, "time_to_quality", "time_to_quality.py"),
     "changes": (changes, "changes", "time_to_quality.py --changes"),
@@ -158,6 +177,7 @@ TABLES = {  # the text's name: (it, results/NAME.json, what measures it)
     "scaling": (scaling, "scaling", "scaling.py"),
     "scaling_estimate": (scaling_estimate, "scaling", "scaling.py"),
     "gpu": (gpu, "gpu", "gpu.py"),
+    "page": (page, "page", "page.py"),
 }
 
 

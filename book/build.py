@@ -61,6 +61,7 @@ def run_notebook(notebook, profile, row):
     bar = {"desc": f"  {notebook.stem}", "unit": "cell", "leave": False, "position": row}
     quiet = ["--log-level=CRITICAL"]  # no lines from the kernel's start and end between the progress bars
     os.chdir(notebook.parent)  # as in Jupyter and nbmake
+    os.environ["MMVAE_ASSETS"] = str(executed_dir(profile) / "assets")  # what its widgets need on the static page
     try:
         # The profile travels in MMVAE_PROFILE, not as a parameter: so Papermill adds no cell of its own.
         nb = papermill.execute_notebook(
@@ -149,9 +150,10 @@ def site(profile):
         html = work / "_build" / "html"
         for path in notebooks():  # what the download button gives: the chapter to run, without its outputs
             shutil.copy(path, html / "_sources" / "notebooks" / path.name)
-        bundle = html / "_static" / "mathjax"
-        for path in bundle.rglob("*"):  # 24 MB; keep what a page can ask for
-            if path.is_file() and not path.relative_to(bundle).as_posix().startswith(MATHJAX):
+        shutil.copytree(source / "widgets", html / "widgets")
+        mathjax = html / "_static" / "mathjax"
+        for path in mathjax.rglob("*"):  # 24 MB; keep what a page can ask for
+            if path.is_file() and not path.relative_to(mathjax).as_posix().startswith(MATHJAX):
                 path.unlink()
         write_text(html / ".site-hash", key)
         shutil.rmtree(out, ignore_errors=True)

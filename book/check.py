@@ -6,7 +6,10 @@ python book/check.py [--profile cpu]      exits 1 and says what is wrong
 import argparse
 import json
 import re
+import shutil
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -83,12 +86,34 @@ def notebook_problems(source, executed):
         found.append(f"{done} of {len(code_cells(want))} code cells were executed")
     if any(out["output_type"] == "error" for cell in code for out in cell["outputs"]):
         found.append("a cell ended in an error")
+    lost = sum("widget" in tags(c) and "mmvae-widget" not in json.dumps(c["outputs"]) for c in code)
+    if lost:
+        found.append(f"{lost} cells tagged widget have none that lives on a static page")
     shown, least = sum(len(pictures(cell)) for cell in code), max(
         2, sum("caption" in tags(c) for c in want["cells"])
     )
     if shown < least:
         found.append(f"{shown} pictures, expected at least {least}")
     return found
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def page_in_browser(path):
+    """A page as headless Chromium has it once its scripts have run (str), in a window that holds all of it."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
+        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+        window = ["--window-size=1280,40000", "--virtual-time-budget=20000", f"--user-data-dir={home}", "--dump-dom"]
+        command = [CHROMIUM, *flags, *window, path.resolve().as_uri()]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+
+
+def widget_problems(path):
+    """What is wrong with the sliders of a page (list of str): each must start with no kernel and no server."""
+    there = path.read_text(encoding="utf-8").count('class="mmvae-widget"')
+    alive = page_in_browser(path).count('class="mmvae-widget alive"') if there else 0
+    return [f"{there - alive} of {there} sliders do not start in Chromium"] if alive < there else []
 
 
 def problems(profile, root=ROOT):
@@ -100,6 +125,8 @@ def problems(profile, root=ROOT):
         found += [f"{page}: {what}" for what in page_problems(html / f"{page}.html")]
     for source in sources:
         wrong = notebook_problems(source, executed_dir(profile, root) / source.name)
+        page = html / "notebooks" / f"{source.stem}.html"
+        wrong += widget_problems(page) if CHROMIUM and page.exists() else []
         found += [f"notebooks/{source.name}: {what}" for what in wrong]
     return found
 
@@ -117,7 +144,7 @@ def main():
     )
     print(
         f"check: {len(toc_entries())} pages, {len(runs)} notebooks, {cells} executed cells, {shown} pictures, "
-        "no error"
+        "no error" + "; no Chromium here, so no slider was tried" * (not CHROMIUM)
     )
 
 

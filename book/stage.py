@@ -17,7 +17,7 @@ PACKAGES = (
     "numpy",
     "matplotlib",
     "scikit-learn",
-    "ipywidgets",
+    "anywidget",
     "jupyter-book",
 )
 
@@ -29,15 +29,58 @@ def write_text(path, text):
     partial.replace(path)
 
 
-NOTE = '<p class="live-only">Sliders appear here in a live kernel: launch this chapter in Colab, or run it locally.</p>'
+# ---------------------------------------------------------------- widgets: mmvae/widgets.py says what they and their assets are
+
+ALIVE = 'class="mmvae-widget"'
+START = '<script defer src="../widgets/widgets.js"></script>'  # as seen from notebooks/
+
+
+def widget_html(out):
+    """What a widget's output has for the static page, or ""."""
+    text = "".join(out.get("data", {}).get("text/html", ""))
+    return text if WIDGET_VIEW in out.get("data", {}) and ALIVE in text else ""
+
+
+def asset_names(nb):
+    """The assets of a notebook's widgets (set of str)."""
+    pages = [widget_html(out) for cell in nb["cells"] for out in cell.get("outputs", [])]
+    return {name for page in pages for name in re.findall(r'"([0-9a-f]{16})"', page)}
+
+
+def bundle(js=ROOT / "mmvae/js"):
+    """One script for a page's widgets: their modules, each in a scope of its own, the style sheet, the host."""
+    common, css = (js / "common.js").read_text(), (js / "widgets.css").read_text()
+    scopes = [
+        f"(() => {{\n{common}{path.read_text()}"
+        "for (const kind in renderers) globalThis.mmvae[kind] = { render: renderers[kind] };\n})();\n"
+        for path in (js / "explorer.js", js / "explorables.js")
+    ]
+    style = f"document.head.append(Object.assign(document.createElement('style'), {{ textContent: {json.dumps(css)} }}));\n"
+    parts = ["globalThis.mmvae = {};\n", *scopes, style, (js / "host.js").read_text()]
+    return f"if (!globalThis.mmvae) (() => {{\n{''.join(parts)}}})();\n"  # once, however many widgets ask for it
+
+
+def stage_widgets(profile, target):
+    """target/widgets: the bundle, and the assets that the executed notebooks left and still use."""
+    write_text(target / "widgets.js", bundle())
+    for source in notebooks():
+        for name in sorted(asset_names(read_notebook(executed_dir(profile) / source.name))):
+            asset = executed_dir(profile) / "assets" / f"{name}.js"
+            if not asset.exists():
+                sys.exit(f"notebooks/{source.name}: its widget needs {asset.relative_to(ROOT)}, which is not there; "
+                         f"remove {executed_dir(profile).relative_to(ROOT)} and build again")
+            shutil.copy(asset, target)
 
 
 def as_shown(cell):
-    """A cell's outputs as the static page has them: no progress bars, and for sliders a line where they would be."""
-    still = [out for out in cell["outputs"] if out.get("name") != "stderr" and WIDGET_VIEW not in out.get("data", {})]
-    if "widget" in tags(cell) and len(still) < len(cell["outputs"]):
-        still.append({"output_type": "display_data", "metadata": {}, "data": {"text/html": NOTE}})
-    return still
+    """A cell's outputs as the static page has them: no progress bars, and widgets as the HTML that comes to life."""
+    shown = []
+    for out in cell["outputs"]:
+        if page := widget_html(out):
+            shown.append({"output_type": "display_data", "metadata": {}, "data": {"text/html": page + START}})
+        elif out.get("name") != "stderr" and WIDGET_VIEW not in out.get("data", {}):
+            shown.append(out)
+    return shown
 
 
 def stage_notebook(nb, name):
@@ -109,6 +152,7 @@ def stage(profile, target):
         sys.exit(f"{folder}: not executed yet: {', '.join(missing) or 'any notebook'}")
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(ROOT / "book", target / "book", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    stage_widgets(profile, target / "widgets")
     (target / "benchmarks").mkdir(exist_ok=True)
     for name in ("_config.yml", "_toc.yml", "benchmarks/README.md"):  # a page shows some of the benchmarks' tables
         shutil.copy(ROOT / name, target / name)

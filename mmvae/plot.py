@@ -111,14 +111,14 @@ def traversal_strip(model, x: dict[str, Tensor], pair: int = 0, values: Sequence
         for k, value in enumerate(values):
             truth = one[m].cpu() if k == middle else torch.full_like(one[m], math.nan).cpu()  # shown once
             rows.append(torch.cat([truth, moved[m][k, :, 0].cpu()]))  # (1 + K, 1, H, W)
-            names.append((f"x_{m}  " if k == middle else "") + _signed(value))
+            names.append((f"x_{m}  " if k == middle else "") + signed(value))
     alt = alt or ("Traversal of one pair of heads. First column: the true images. Then one column for each "
-                  f"latent ({_block_list(model)}) at {', '.join(map(_signed, values))}: above xI, below xT.")
+                  f"latent ({_block_list(model)}) at {', '.join(map(signed, values))}: above xI, below xT.")
     return grid(torch.cat(rows), names=names, rows=[len(values)] * 2, magnify=max(1, 64 // model.size),
                 alt=alt, **_columns(model))
 
 
-def _signed(value: float, unit: str = "") -> str:
+def signed(value: float, unit: str = "") -> str:
     """+2, 0, −2 (with a true minus sign)."""
     text = f"{value:+g}" if round(value, 6) else "0"
     return text.replace("-", "\N{MINUS SIGN}") + unit
@@ -176,8 +176,8 @@ def pairs(x: dict[str, Tensor], factors: dict[str, Tensor] | None = None, unit: 
     n = len(x["I"])
     groups, captions = [("", 1)] * n, []
     if factors is not None:
-        groups = [(f"azimuth {_signed(float(a), unit)}", 1) for a in factors["azimuth"]]
-        captions = [f"{k} {_signed(float(v), unit)}" for k in ("elevation", "light") for v in factors[k]]
+        groups = [(f"azimuth {signed(float(a), unit)}", 1) for a in factors["azimuth"]]
+        captions = [f"{k} {signed(float(v), unit)}" for k in ("elevation", "light") for v in factors[k]]
     alt = alt or (f"{n} pairs of heads, one pair a column: above xI, with an elevation of its own; below xT, "
                   "with a light of its own.")
     return grid(torch.cat([x["I"], x["T"]]), n, names=["x_I", "x_T"], rows=[1, 1], groups=groups,
@@ -193,7 +193,7 @@ def sweeps(render: Callable[..., Tensor], identity: int = 0, size: int = 64,
     factors = {"azimuth": range(-90, 91, 30), "elevation": range(-30, 31, 10), "light": range(-75, 76, 25)}
     images = [render(identity, **{f: float(v)}, size=size) for f, values in factors.items() for v in values]
     images += [render(k, size=size) for k in range(identity, identity + 7)]
-    captions = [_signed(v, "°") for values in factors.values() for v in values]
+    captions = [signed(v, "°") for values in factors.values() for v in values]
     captions += [str(k) for k in range(identity, identity + 7)]
     alt = alt or ("Four rows of heads: the pose turns from left to right, it nods from down to up, the "
                   "light goes round, and in the last row the identity changes.")
@@ -207,5 +207,5 @@ def contact_sheet(render: Callable[..., Tensor], identities: Sequence[int] = ran
     images = [render(k, azimuth=float(a), size=size) for k in identities for a in azimuths]
     alt = alt or (f"Contact sheet: {len(identities)} heads, one a row, turned from {azimuths[0]} to "
                   f"{azimuths[-1]} degrees.")
-    return grid(torch.stack(images)[:, None], len(azimuths), heads=[_signed(a, "°") for a in azimuths],
+    return grid(torch.stack(images)[:, None], len(azimuths), heads=[signed(a, "°") for a in azimuths],
                 names=[str(k) for k in identities], alt=alt)

@@ -343,11 +343,31 @@ def test_staging_folds_the_caption_and_drops_what_needs_a_kernel():
     }
 
 
-def test_staging_says_where_sliders_would_be():
-    view = {"output_type": "display_data", "metadata": {}, "data": {stage.WIDGET_VIEW: {}}}
-    cell = {"cell_type": "code", "metadata": {"tags": ["widget"]}, "source": "sliders()", "outputs": [view]}
-    [shown] = stage.stage_notebook({"cells": [cell], "metadata": {}}, "x.ipynb")["cells"][0]["outputs"]
-    assert shown["data"] == {"text/html": stage.NOTE}
+WIDGET = '<div class="mmvae-widget"><script type="application/json">{"a": "0123456789abcdef"}</script>still</div>'
+
+
+def widget_cell(page=WIDGET):
+    data = {stage.WIDGET_VIEW: {}, "text/html": page, "text/plain": "Explorer()"}
+    view = {"output_type": "display_data", "metadata": {}, "data": data}
+    return {"cell_type": "code", "metadata": {"tags": ["widget"]}, "source": "sliders()", "outputs": [view]}
+
+
+def test_staging_keeps_of_a_widget_what_lives_without_a_kernel():
+    nb = stage.stage_notebook({"cells": [widget_cell(), widget_cell("<p>no widget of ours")], "metadata": {}}, "x.ipynb")
+    [shown], nothing = (cell["outputs"] for cell in nb["cells"])
+    assert shown["data"] == {"text/html": WIDGET + stage.START} and not nothing
+
+
+def test_the_assets_of_a_page_are_those_its_widgets_name():
+    assert stage.asset_names({"cells": [widget_cell()]}) == {"0123456789abcdef"}
+
+
+def test_the_script_of_the_widgets_has_every_module_once():
+    text = stage.bundle()
+    assert "mmvaeAsset" in text and text.startswith("if (!globalThis.mmvae)") and ".mmvae-widget.alive" in text
+    for kind in ("explorer", "faces", "experts", "rate"):
+        assert kind in text
+    assert "export default" not in text
 
 
 @pytest.mark.parametrize(
