@@ -32,7 +32,10 @@ def write_text(path, text):
 # ---------------------------------------------------------------- widgets: mmvae/widgets.py says what they and their assets are
 
 ALIVE = 'class="mmvae-widget"'
-START = '<script defer src="../widgets/widgets.js"></script>'  # as seen from notebooks/
+START = (  # as seen from notebooks/
+    '<script defer src="../widgets/widgets.js" onerror="this.outerHTML='
+    "'<p role=alert>The sliders could not be loaded; the still picture shows the same.</p>'\"></script>"
+)
 
 
 def widget_html(out):

@@ -70,9 +70,10 @@ def slide(tab, name: str, value: float):
 
 
 def settled(tab):
-    """Wait until the explorer has nothing left to load or infer."""
-    tab.wait_for_function("""() => new Promise((done) => setTimeout(() => setTimeout(() =>
-        done([...document.querySelectorAll(".status")].every((line) => !line.textContent)), 30), 30))""")
+    """Wait until the explorers have nothing left to load or to infer."""
+    tab.wait_for_timeout(20)
+    tab.wait_for_function("() => [...document.querySelectorAll('.status')].every((line) => !line.textContent)")
+    tab.wait_for_timeout(20)
 
 
 def state(page: str) -> dict:

@@ -173,7 +173,7 @@ async function render({ model, el }) {
     for (const m of ms) {
       const dim = subset.includes(m) ? 0 : about().blocks[m], count = made[m].clientWidth < 3 * size ? 4 : 9;
       noise[m] = dim ? Array.from({ length: count }, () => normals(dim)) : null;
-      notes[m].textContent = dim ? `${count} samples of z ${m}` : "";
+      notes[m].textContent = dim ? `z${m} from the prior` : "";
       made[m].setAttribute("aria-label", `x ${m}, decoded${dim ? `: ${count} samples of z ${m} from the prior` : ""}`);
       made[m].classList.toggle("sampled", dim > 0);
       rows[m]?.forEach(({ range }) => { range.disabled = dim > 0; });

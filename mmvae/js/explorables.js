@@ -1,0 +1,306 @@
+// The explorables: three small machines, one idea each. Exact formulas and small tables; no network runs here.
+// mmvae/explorables.py is their Python half; its `combine` computes what the one below does, for a test to compare.
+
+const HEIGHT = 300, FOOT = 40, HEAD = 12, SPAN = 4;  // pixels: a plot, below its axis, above its top; z from -4 to 4
+const CIRCLE = "M-7,0a7,7 0 1,0 14,0a7,7 0 1,0 -14,0", SQUARE = "M-6.5,-6.5H6.5V6.5H-6.5z", DIAMOND = "M0,-9L9,0L0,9L-9,0z";
+
+const from = (keys, make) => Object.fromEntries(keys.map((k) => [k, make(k)]));
+const within = (low, high, value) => Math.max(low, Math.min(high, value));
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
+const marked = (tag, html, attributes) => { const element = h(tag, attributes); element.innerHTML = html; return element; };
+const words = () => h("p", { class: "words", role: "status" });
+const x_ = (m) => `x<sub>${m}</sub>`;
+
+// ---------------------------------------------------------------- plots, tables, buttons
+
+const height = (d, top) => HEIGHT - FOOT - (d / top) * (HEIGHT - FOOT - HEAD);  // where d is in a plot from 0 to top
+const track = (points) => "M" + points.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join("L");
+const line = (d, kind, block = "") => `<path class="line ${kind}" data-block="${block}" d="${d}"/>`;
+const label = (x, y, html, anchor = "middle", block = "") =>
+  `<text x="${x}" y="${y}" text-anchor="${anchor}" data-block="${block}">` + html.replace(/<sub>(.*?)<\/sub>/g, '<tspan dy="4" font-size="11">$1</tspan>') + "</text>";
+
+function spread(labels, width) {  // labels, each inside the plot, and above what stands there already
+  const taken = [];
+  return labels.sort((a, b) => b[1] - a[1]).map(([x, y, html, anchor = "middle", block]) => {
+    const long = 7.4 * html.replace(/<.*?>/g, "").length, shift = { start: 0, middle: long / 2, end: long }[anchor];
+    const left = within(0, width - long, x - shift);
+    for (const [l, r, t] of taken) if (left < r + 4 && left + long > l - 4 && Math.abs(y - t) < 17) y = t - 17;
+    taken.push([left, left + long, y]);
+    return label(left + shift, Math.max(y, 13), html, anchor, block);
+  }).join("");
+}
+
+const table = (columns, rows) =>  // a row: its block, its head, its cells
+  `<thead><tr>${columns.map((text) => `<th scope="col">${text}</th>`).join("")}</tr></thead><tbody>` +
+  rows.map(([block, head, ...cells]) => `<tr data-block="${block}"><th scope="row">${head}</th>` +
+    cells.map((text) => `<td>${text}</td>`).join("") + "</tr>").join("") + "</tbody>";
+
+function wire(model, draw, ...names) {  // draw when one of these traits has changed; returns a function that changes some
+  for (const name of names) model.on(`change:${name}`, draw);
+  return (some) => { for (const name in some) model.set(name, some[name]); model.save_changes(); };
+}
+
+function choices(values, pick) {  // {name: value}: a button for each, and a function that marks the one that is the case
+  const all = Object.entries(values).map(([name, value]) =>
+    [h("button", { type: "button", onclick: () => pick(value) }, name), JSON.stringify(value)]);
+  return [all.map(([button]) => button),
+    (now) => all.forEach(([button, value]) => button.setAttribute("aria-pressed", value === JSON.stringify(now)))];
+}
+
+// A plot as wide as its column: draw() when that changes. knobs: {name: [shape, block]}. grab(name, x, y) returns a
+// function (x, y) that follows the pointer from this knob on; while it does, `held`.
+function board(draw, grab, knobs) {
+  const element = marked("div", `<svg role="img" width="100%" height="${HEIGHT}"><g></g>` +
+    Object.entries(knobs).map(([k, [shape, block]]) => `<g class="knob" data-k="${k}" data-block="${block}">` +
+      `<circle r="20"/><path d="${shape}"/></g>`).join("") + "</svg>", { class: "board" });
+  const picture = element.firstChild, watch = new ResizeObserver(draw);
+  const at = ({ clientX, clientY }, box = picture.getBoundingClientRect()) => [clientX - box.left, clientY - box.top];
+  const show = (scene, text, places) => {
+    picture.firstChild.innerHTML = scene;
+    picture.setAttribute("aria-label", text);
+    for (const k in places) picture.querySelector(`[data-k="${k}"]`).setAttribute("transform", `translate(${places[k]})`);
+  };
+  const plot = { element, show, held: false, width: () => element.clientWidth || 640, stop: () => watch.disconnect() };
+  picture.onpointerdown = (down) => {
+    const k = down.target.closest("[data-k]")?.dataset.k;
+    if (!k) return;
+    const follow = grab(k, ...at(down));
+    down.preventDefault();
+    plot.held = true;
+    picture.setPointerCapture(down.pointerId);
+    picture.onpointermove = (event) => follow(...at(event));
+    picture.onlostpointercapture = () => { picture.onpointermove = null; plot.held = false; draw(); };
+  };
+  watch.observe(element);
+  return plot;
+}
+
+async function load(model, say) {  // the pictures, by number; without them the rest still works
+  const { sprites, size } = model.get("config");
+  say("Loading the pictures \u2026");
+  try {
+    const sheet = await greys(URL.createObjectURL(new Blob([await fetcher(model)(sprites)])), size);
+    say("");
+    return sheet;
+  } catch (error) { say(`The pictures are missing: ${error.message}`); return null; }
+}
+
+// ---------------------------------------------------------------- experts: their product and mixtures
+
+const EXPERTS = { I: ["q<sub>I</sub>", "I", "expert I"], T: ["q<sub>T</sub>", "T", "expert T"], p: ["p", "Z", "the prior"] };
+const MADE = { product: ["product", "S"], mixture: ["mixture", "Z"], subsets: ["mixture of products", "Z"] };
+
+function combine(values, prior) {  // Gaussian mixtures, [[weight, mean, sd], ...]; and the shares of the product's precision
+  const product = (keys) => {  // eq-poe-gaussian
+    const lambda = keys.map((k) => values[k][1] ** -2), sum = lambda.reduce((a, b) => a + b);
+    return [lambda.reduce((mean, l, i) => mean + (l / sum) * values[keys[i]][0], 0), sum ** -0.5, lambda.map((l) => l / sum)];
+  };
+  const all = prior ? ["I", "T", "p"] : ["I", "T"], [mean, sd, shares] = product(all);
+  const subsets = prior ? ["p", "Ip", "Tp", "ITp"] : ["I", "T", "IT"];  // without a prior, no expert makes no density
+  return { shares: from(all, (k) => shares[all.indexOf(k)]), product: [[1, mean, sd]],
+    mixture: [[0.5, ...values.I], [0.5, ...values.T]],
+    subsets: subsets.map((keys) => [1 / subsets.length, ...product([...keys]).slice(0, 2)]) };
+}
+
+const peak = (sd) => 1 / (sd * Math.sqrt(2 * Math.PI));  // of a Gaussian; and the standard deviation of one with this peak
+const density = (parts, z) => parts.reduce((sum, [weight, mean, sd]) =>
+  sum + weight * peak(sd) * Math.exp(-(((z - mean) / sd) ** 2) / 2), 0);
+
+function moments(parts) {  // mean and standard deviation
+  const mean = parts.reduce((sum, [weight, m]) => sum + weight * m, 0);
+  return [mean, Math.sqrt(parts.reduce((sum, [weight, m, sd]) => sum + weight * (sd ** 2 + (m - mean) ** 2), 0))];
+}
+
+const percent = (share) => `${share > 0.99 && share < 1 ? "over 99" : Math.round(100 * share)}\u00a0%`;
+
+function verdict({ I, T }, { shares, product: [[, mean, sd]] }) {  // in words
+  const [first] = Object.keys(shares).sort((a, b) => shares[b] - shares[a]);
+  const other = { I: "expert T says", T: "expert I says", p: "the experts say" }[first];
+  if (shares[first] >= 0.75) return `${capital(EXPERTS[first][2])} holds ${percent(shares[first])} of the precision: ` +
+    `the product follows it, whatever ${other}.`;
+  if (Math.abs(I[0] - T[0]) > 2 * Math.hypot(I[1], T[1])) return `The experts contradict each other. The product settles ` +
+    `at ${signed(mean)}, which neither proposed, as sure (sd ${sd.toFixed(2)}) as if they agreed; a mixture keeps both opinions.`;
+  return `No one has a veto. Precisions add: the product (sd ${sd.toFixed(2)}) is surer than each of its factors.`;
+}
+
+async function experts({ model, el }) {
+  const put = wire(model, draw, "values", "prior"), get = (name) => model.get(name), all = { ...EXPERTS, ...MADE };
+  const set = (k, mean, sd) => put({ values: { ...get("values"), [k]: [+mean.toFixed(2), +sd.toPrecision(3)] } });
+  let top = 0, scale = 1;  // the density at the upper edge; pixels of 1 in z
+  const X = (z) => (z + SPAN) * scale, Y = (d) => height(d, top);
+  const plot = board(draw, (k, x0, y0) => {  // across: the mean; up: surer
+    const [mean, sd] = get("values")[k], dx = X(mean) - x0, dy = Y(peak(sd)) - y0;
+    return (x, y) => set(k, within(-3, 3, (x + dx) / scale - SPAN),
+      within(0.1, 3, peak(Math.max(0.01, (top * (Y(0) - y - dy)) / (Y(0) - HEAD)))));
+  }, { p: [DIAMOND, "Z"], T: [SQUARE, "T"], I: [CIRCLE, "I"] });
+  const check = (html, change) => {
+    const input = h("input", { type: "checkbox", checked: "", onchange: () => change(input.checked) });
+    return [input, h("label", {}, input, marked("span", html))];
+  };
+  const prior = check("multiply the prior in", (on) => put({ prior: on }));
+  const drawn = from(["mixture", "subsets"], (k) =>
+    check(`<svg class="key">${line("M0,5H34", k, "Z")}</svg> ${all[k][0]}`, () => draw()));
+  const [presets, mark] = choices(get("config").presets, (values) => put({ values }));
+  const shares = h("div", { class: "shares", "aria-hidden": true }), numbers = h("table"), says = words();
+  const rows = from(Object.keys(EXPERTS), (k) => {
+    const row = (name, spoken, rest) =>
+      slider({ name, spoken: `${spoken} of ${all[k][2]}`, value: 0, block: all[k][1], data: name + k, ...rest });
+    return [row("mean", "mean", { min: -3, max: 3, step: 0.05, input: (v) => set(k, v, get("values")[k][1]) }),
+      row("sd", "standard deviation", { min: -1, max: 0.48, step: 0.02, text: (v) => (10 ** v).toFixed(2),
+        input: (v) => set(k, get("values")[k][0], 10 ** v) })];
+  });
+  frame(el, h("div", { class: "bar" }, ...presets), plot.element, shares, says,
+    h("div", { class: "checks" }, prior[1], drawn.mixture[1], drawn.subsets[1]),
+    h("div", { class: "thirds" }, ...Object.entries(EXPERTS).map(([k, [name, block, title]]) => h("fieldset",
+      { "data-block": block }, marked("legend", `${name}<i>${title}</i>`), ...rows[k].map((row) => row.element)))), numbers);
+
+  function draw() {
+    const values = get("values"), made = combine(values, get("prior")), width = plot.width();
+    const z = Array.from({ length: 401 }, (_, i) => (i / 200 - 1) * SPAN), labels = [], lines = [], cells = [];
+    const sharpest = Math.min(made.product[0][2], ...Object.values(values).map(([, sd]) => sd));
+    scale = width / (2 * SPAN);
+    if (!plot.held) top = Math.max(1.6, 1.12 * peak(sharpest));
+    for (const [k, [name, block]] of Object.entries(all)) {
+      const parts = made[k] ?? [[1, ...values[k]]], [mean, sd] = moments(parts), mixed = drawn[k];
+      cells.push([block, name, signed(mean), sd.toFixed(2), mixed ? "" : (sd ** -2).toFixed(2),
+        k in made.shares ? percent(made.shares[k]) : ""]);
+      if (mixed && !mixed[0].checked) continue;
+      const d = z.map((v) => density(parts, v)), curve = track(d.map((v, i) => [X(z[i]), Y(v)]));
+      const left = k === "subsets", tall = (v) => v > Math.max(...d) / 2, out = k === "p" && !get("prior");
+      const flank = left ? d.findIndex(tall) : d.findLastIndex(tall);  // where the label of a mixture stands
+      labels.push(mixed ? [X(z[flank]) + (left ? -6 : 6), Y(d[flank]), name, left ? "end" : "start", block]
+        : [X(mean), Y(peak(sd)) - 14, out ? `${name}, left out` : name, "middle", block]);
+      lines.unshift(line(curve, out ? `${k} out` : k, block));
+      if (k === "product") lines.unshift(`<path class="area" data-block="S" d="${curve}V${Y(0)}H0z"/>`);
+    }
+    says.textContent = verdict(values, made);
+    plot.show(line(`M0,${Y(0)}H${width}`, "axis") + label(width - 10, Y(0) + 20, "z") +
+      [-3, -2, -1, 0, 1, 2, 3].map((v) => line(`M${X(v)},${Y(0)}v5`, "axis") + label(X(v), Y(0) + 20, v ? signed(v, 0) : "0")).join("") +
+      label(0, 14, "Drag a mark: across, its mean; up, surer.", "start", "Z") + lines.join("") + spread(labels, width),
+    `Curves over z: two experts, the prior, their product and mixtures. ${says.textContent}`,
+    from(Object.keys(values), (k) => [X(values[k][0]), Y(peak(values[k][1]))]));
+    for (const k in rows) { rows[k][0].set(values[k][0]); rows[k][1].set(Math.log10(values[k][1])); }
+    mark(values);
+    prior[0].checked = get("prior");
+    shares.innerHTML = Object.entries(made.shares).map(([k, share]) => `<span style="flex-grow:${share}" ` +
+      `data-block="${all[k][1]}">${share * width > 60 ? `${all[k][0]} ${percent(share)}` : ""}</span>`).join("");
+    numbers.innerHTML = table(["", "mean", "sd", "precision \u03bb", "share"], cells);
+  }
+  draw();
+  return plot.stop;
+}
+
+// ---------------------------------------------------------------- rate and distortion
+
+const brief = (v) => (v < 1 ? v.toPrecision(3) : v.toFixed(v < 10 ? 2 : 1));
+
+function round(most) {  // up to seven round numbers from 0 to most
+  const ten = 10 ** Math.floor(Math.log10(most / 6)), step = ten * [1, 2, 5, 10].find((k) => 6 * k * ten >= most);
+  return Array.from({ length: Math.floor(most / step) + 1 }, (_, i) => i * step);
+}
+
+async function rate({ model, el }) {
+  const { modalities: ms, widths, every, draws, samples, images, size } = model.get("config"), LEFT = 42;
+  const put = wire(model, draw, "image", "width", "beta"), get = (name) => model.get(name), shown = () => images[get("image")];
+  const cost = (k) => shown().distortion[k] + get("beta") * shown().rate[k];
+  const least = (f) => widths.reduce((k, _, i) => (f(i) < f(k) ? i : k), 0);
+  let X, Y, top = 0, sheet;
+  const plot = board(draw, () => (x, y) => put({ width: widths[least((k) =>
+    Math.hypot(X(shown().rate[k]) - x, Y(shown().distortion[k]) - y))] }), { s: [CIRCLE, ""] });
+  const kind = ms.length > 1 ? "pair" : "image", numbers = h("table"), says = words();
+  const [presets, mark] = choices(Object.fromEntries(images.map((_, k) => [`${kind} ${k + 1}`, k])), (image) => put({ image }));
+  const [jump] = choices({ "go to the cheapest width": 0 }, () => put({ width: widths[least(cost)] }));
+  const row = (name, spoken, trait, far, step) => slider({ name, spoken, min: -far, max: far, step, value: 0, block: "Z",
+    data: trait, text: (v) => brief(2 ** v), input: (v) => put({ [trait]: 2 ** v }) });
+  const width = row("width s", "width s of the posterior, times its own", "width", 3, 1 / 8);
+  const beta = row("price \u03b2", "beta, the price of a nat of rate", "beta", 4, 1 / 4);
+  const drawn = h("span", { class: "drawn" }), note = h("p", { class: "why" });
+  const tiles = from(ms, (m) => Array.from({ length: 1 + draws }, (_, i) => h("canvas", { width: size, height: size,
+    role: "img", "aria-label": i ? `x ${m} decoded from sample ${i}` : `x ${m}, given` })));
+  const { say } = frame(el, h("div", { class: "bar" }, ...(images.length > 1 ? presets : []), ...jump),
+    h("div", { class: "plane" }, plot.element, h("div", {}, width.element, beta.element, numbers)), says,
+    h("div", { class: "tiles" }, h("i"), h("span", {}, "given"), drawn, ...ms.flatMap((m) => [marked("b", x_(m)), ...tiles[m]])), note);
+
+  function draw() {
+    const { rate: R, distortion: D, floor } = shown(), b = get("beta"), wide = plot.width(), right = 1.05 * Math.max(...R);
+    const k = least((i) => Math.abs(Math.log(widths[i] / get("width")))), c = least(cost), near = Math.round(k / every);
+    if (!plot.held) top = Math.max(1.15 * D[k], 2.4 * Math.min(...D));  // shows the bend, and the dot wherever it is
+    X = (r) => LEFT + (r / right) * (wide - LEFT - 8);
+    Y = (d) => height(d, top);
+    const end = (i) => Math.min(right, cost(i) / b), middle = (R[k] + end(k)) / 2;
+    const level = (i) => track([0, end(i)].map((r) => [X(r), Y(cost(i) - b * r)]));
+    const marks = widths.map((_, i) => i).filter((i) => i % 8 === 0 && D[i] < top), spot = (i) => `${X(R[i])},${Y(D[i])}`;
+    const labels = [[X(middle) - 8, Y(cost(k) - b * middle) + 16, `D + \u03b2R = ${cost(k).toFixed(1)}`, "end"],
+      [X(R[k]) + 12, Y(D[k]) - 14, `s = ${brief(widths[k])}`, "start"],
+      [X(R[c]) - 14, Y(D[c]) + 22, c === k ? "" : "cheapest", "end"],
+      ...marks.filter((i) => Math.abs(i - k) > 3 && Math.abs(i - c) > 2).map((i) =>
+        [X(R[i]) + 6, Y(D[i]) - 8, widths[i] < 1 ? `1/${1 / widths[i]}` : `${widths[i]}`, "start"])];
+    says.textContent = `At \u03b2 = ${brief(b)} ` + (k === c ? "no width is cheaper: the line of slope \u2212\u03b2 touches the curve."
+      : `this width costs ${brief(cost(k) - cost(c))} nats more than s = ${brief(widths[c])}: the line cuts the curve.`);
+    plot.show(line(`M${LEFT},${HEAD}V${Y(0)}H${wide}`, "axis") + label(wide, Y(0) + 35, "rate R, nats", "end") +
+      label(wide, HEAD + 6, "distortion D above its floor, nats", "end") +
+      round(right).map((r) => label(X(r), Y(0) + 17, `${r}`)).join("") +
+      round(top).map((d) => label(LEFT - 6, Y(d) + 5, `${d}`, "end")).join("") +
+      line(level(c), "p") + line(level(k), "") + line(track(R.map((r, i) => [X(r), Y(D[i])])), "product") +
+      marks.map((i) => `<circle r="4" transform="translate(${spot(i)})"/>`).join("") +
+      `<path class="best" d="${DIAMOND}" transform="translate(${spot(c)}) scale(1.6)"/>` + spread(labels, wide),
+    `Distortion against rate. ${says.textContent}`, { s: spot(k) });
+    width.set(Math.log2(get("width")));
+    beta.set(Math.log2(b));
+    mark(get("image"));
+    numbers.innerHTML = table(["nats", "here", "cheapest"], [["at s =", (i) => widths[i], brief], ["rate R", (i) => R[i]],
+      ["distortion D", (i) => D[i]], ["D + \u03b2R", cost], ["\u2212ELBO", (i) => D[i] + R[i] + floor]].map(
+      ([head, f, text = (v) => v.toFixed(1)]) => ["", head, text(f(k)), text(f(c))]));
+    note.textContent = `R is exact. D is a mean over ${samples} samples, less its floor: the ${floor.toFixed(1)} nats of ` +
+      "entropy in the grey levels. \u2212ELBO is R + D with the floor.";
+    drawn.textContent = `decoded: ${draws} samples of q at s = ${brief(widths[near * every])}`;
+    if (sheet) ms.forEach((m, j) => tiles[m].forEach((canvas, i) =>  // the given images, then each sample of each width
+      paint(canvas, [sheet(((i ? near * draws + i : 0) * ms.length + j) * images.length + get("image"))], size)));
+  }
+  draw();
+  sheet = await load(model, say);
+  draw();
+  return plot.stop;
+}
+
+// ---------------------------------------------------------------- the pair that four factors make
+
+async function faces({ model, el }) {
+  const { size, factors, pairs } = model.get("config"), OWN = { I: "elevation", T: "light" }, says = words();
+  const put = wire(model, draw, "factors"), get = () => model.get("factors"), n = from(Object.keys(factors), (f) => factors[f].length);
+  const rows = from(Object.keys(factors), (f) => slider({ name: f, min: 0, max: n[f] - 1, step: 1, value: 0, data: f,
+    text: (k) => factors[f][k], block: { elevation: "I", light: "T" }[f] ?? "S", input: (k) => put({ factors: { ...get(), [f]: k } }) }));
+  const group = (block, title, ...names) =>
+    h("fieldset", { "data-block": block }, marked("legend", title), ...names.map((f) => rows[f].element));
+  const [presets, mark] = choices(Object.fromEntries(pairs.map((at, k) => [`pair ${k + 1}`, at])), (at) => put({ factors: at }));
+  const canvases = from(["I", "T"], () => h("canvas", { width: size, height: size, role: "img" }));
+  const notes = from(["I", "T"], () => h("figcaption"));
+  const { say } = frame(el, h("div", { class: "bar" }, ...presets), h("div", { class: "pair" },
+    h("div", { class: "pictures" }, ...["I", "T"].map((m) => h("figure", {}, canvases[m], notes[m]))),
+    h("div", {}, group("S", `shared, in both ${x_("I")} and ${x_("T")}`, "identity", "azimuth"),
+      group("I", `private to ${x_("I")}`, "elevation"), group("T", `private to ${x_("T")}`, "light"))), says);
+  let sheet, last;
+
+  function draw() {
+    const at = get(), shared = at.identity * n.azimuth + at.azimuth;  // as the explorer counts the cells
+    const cell = { I: shared * n.elevation + at.elevation, T: n.identity * n.azimuth * n.elevation + shared * n.light + at.light };
+    const moved = ["I", "T"].filter((m) => last && cell[m] !== last[m]), other = { I: "T", T: "I" }[moved[0]];
+    for (const [f, row] of Object.entries(rows)) row.set(at[f]);
+    mark(at);
+    for (const [m, own] of Object.entries(OWN)) {
+      if (sheet) paint(canvases[m], [sheet(cell[m])], size);
+      canvases[m].classList.toggle("moved", moved.includes(m));
+      canvases[m].setAttribute("aria-label", `x ${m}: ` +
+        ["identity", "azimuth", own].map((f) => `${f} ${factors[f][at[f]]}`).join(", "));
+      notes[m].innerHTML = `<b>${x_(m)}</b> ${own} ${factors[own][at[own]]}`;
+    }
+    if (moved.length) says.innerHTML = capital(Object.keys(at).filter((f) => at[f] !== last.at[f]).join(", ")) +
+      (moved.length > 1 ? ": both pictures have changed." : `: only ${x_(moved[0])} has changed; ${x_(other)} has kept every pixel.`);
+    last = { ...cell, at };
+  }
+  draw();
+  sheet = await load(model, say);
+  draw();
+}
+
+const renderers = { faces, experts, rate };
