@@ -1,19 +1,19 @@
-"""Three small explorables: the pair that four factors make, experts and their product, rate against distortion.
+"""Three small explorables: experts and their product, rate against distortion, the pair that four factors make.
 
-Each is a `widgets.Widget`: it moves in a notebook and on the static page. What the page computes for itself is exact
-and short, and `combine` and `rates` say the same here, for a reader to check and a test to compare.
+Each is a `widgets.Widget`: it moves in a notebook and on the static page. `combine` computes what the page does, for a
+reader to check and a test to compare; `rates` computes the tables that the page shows.
 """
 import math
 from collections.abc import Callable, Sequence
 
+import matplotlib.pyplot as plt
 import torch
 import traitlets as t
 from matplotlib.figure import Figure
-from matplotlib.pyplot import rc_context
 from torch import Tensor
 
 from . import plot
-from .charts import STYLE
+from .charts import STYLE, figure
 from .data import Pairs
 from .gaussian import Gaussian, product_of_experts
 from .models import bernoulli_log_likelihood
@@ -30,11 +30,12 @@ EVERY, DRAWS = 4, 3  # at which widths the page has samples, and how many of eac
 
 
 class Explorable(Widget):
-    """What all three share. Each trait that a class names follows the page, and the page follows it."""
+    """What all three share. Each trait that a class declares follows the page, and the page follows it."""
 
     def on_change(self, callback: Callable[[dict], None]) -> None:
         """Call callback({trait: value, ...}) whenever one has changed, there or here."""
-        names = [name for name in vars(type(self)) if self.has_trait(name)]
+        classes = [cls for cls in type(self).__mro__ if issubclass(cls, Explorable)]  # one of them anywidget has made
+        names = [name for cls in classes for name in vars(cls) if self.has_trait(name) and name[0] != "_"]
         self.observe(lambda _: callback({name: getattr(self, name) for name in names}), names)
 
 
@@ -64,34 +65,33 @@ def combine(values: dict[str, Sequence[float]], prior: bool = True) -> dict[str,
     """What two Gaussian experts say together, exactly, in three ways; what the page draws.
 
     values: {"I": (mean, sd), "T": same, "p": same}, of the experts q_I and q_T and of the prior. prior: whether it is
-    multiplied into every product. Returns {"product", "mixture", "subsets"}, for each a dict: "parts", a Gaussian
-    mixture [(weight, mean, sd), ...], and its "mean" and "sd"; the product's also "shares", {name: share of its
-    precision}.
+    multiplied into every product. Returns three dicts, each with "parts", a mixture of Gaussians [(weight, mean, sd), ...],
+    and its "mean" and "sd":
 
-    product: Hinton (2002); Wu & Goodman (2018), sec. 2 [eq-poe-gaussian]. mixture: of q_I and q_T, Shi et al. (2019),
-    sec. 3.1. subsets: the mixture of products of Sutter et al. (2021), sec. 4.1, of all subsets of the experts in equal
-    parts: p, p q_I, p q_T, p q_I q_T; without the prior q_I, q_T, q_I q_T, since the product of nothing is no density.
+    product: Hinton (2002); Wu & Goodman (2018), sec. 2 [eq-poe-gaussian]. Also "shares", {name: share of its precision}.
+    mixture: q_I and q_T in equal parts, Shi et al. (2019).
+    subsets: the mixture of products of Sutter et al. (2021), in equal parts p, p q_I, p q_T and p q_I q_T, each normalised;
+    without the prior q_I, q_T and q_I q_T, since then the product of no expert is no density.
+
     Raises ValueError for other keys, or a standard deviation that is not positive.
     """
-    values = _experts(values)
-    experts = {name: Gaussian(*torch.tensor([[[m]], [[2 * math.log(sd)]]], dtype=torch.float64))
-               for name, (m, sd) in values.items()}
+    values, p = _experts(values), "p" * prior
+    experts = {name: Gaussian(*torch.tensor([[[mean]], [[2 * math.log(sd)]]], dtype=torch.float64))
+               for name, (mean, sd) in values.items()}
 
     def product(names: str) -> tuple[float, float]:
-        q = product_of_experts([experts[name] for name in names], prior=False)  # p is one more expert
+        q = product_of_experts([experts[name] for name in names], prior=False)  # a general prior is one more expert
         return q.mu.item(), q.precision.item() ** -0.5
 
-    p, every = ("p", "ITp") if prior else ("", "IT")
-    subsets = [names + p for names in ("", "I", "T", "IT") if names + p]
-    made = {"product": [product(every)], "mixture": [values["I"], values["T"]], "subsets": [product(s) for s in subsets]}
-    out = {}
-    for name, parts in made.items():
-        mean = sum(m for m, _ in parts) / len(parts)
-        variance = sum(sd**2 + (m - mean) ** 2 for m, sd in parts) / len(parts)
-        out[name] = {"parts": [(1 / len(parts), m, sd) for m, sd in parts], "mean": mean, "sd": variance**0.5}
-    precision = {name: experts[name].precision.item() for name in every}
-    out["product"]["shares"] = {name: v / sum(precision.values()) for name, v in precision.items()}
-    return out
+    parts = {"product": [product("IT" + p)], "mixture": [values["I"], values["T"]],
+             "subsets": [product(names + p) for names in ("", "I", "T", "IT") if names + p]}
+    made = {}
+    for name, ones in parts.items():
+        mean = sum(m for m, _ in ones) / len(ones)
+        variance = sum(sd**2 + (m - mean) ** 2 for m, sd in ones) / len(ones)
+        made[name] = {"parts": [(1 / len(ones), m, sd) for m, sd in ones], "mean": mean, "sd": variance**0.5}
+    made["product"]["shares"] = {name: (made["product"]["sd"] / values[name][1]) ** 2 for name in "IT" + p}
+    return made
 
 
 def density(parts: Sequence[Sequence[float]], z: Tensor) -> Tensor:
@@ -116,21 +116,23 @@ def experts(values: dict[str, Sequence[float]] | None = None, prior: bool = True
     return Experts(_curves(values, prior), caption, config={"presets": PRESETS}, values=values, prior=prior)
 
 
-@rc_context(STYLE)
+@plt.rc_context(STYLE)
 def _curves(values: dict, prior: bool) -> Picture:
     """The still picture of `experts`."""
     fig = Figure(figsize=(7, 3.4), layout="constrained", dpi=100)
-    ax, z, made = fig.subplots(), torch.linspace(-4, 4, 801), combine(values, prior)
+    ax, z, made = fig.subplots(), torch.linspace(-4, 4, 201), combine(values, prior)
     for name, colour, line in (("I", COLOURS["I"], "-"), ("T", COLOURS["T"], "-"), ("p", GREY, "--")):
         ax.plot(z, density([(1, *values[name])], z), color=colour, ls=line, label=f"$q_{name}$" if name != "p" else "$p$")
-    for name, label, colour, line, width in (("product", "product", COLOURS["S"], "-", 2.6), ("mixture", "mixture", GREY, ":", 2),
+    for name, label, colour, line, width in (("product", "product", COLOURS["S"], "-", 2.6),
+                                             ("mixture", "mixture", GREY, ":", 2.0),
                                              ("subsets", "mixture of products", GREY, "-.", 1.4)):
         ax.plot(z, density(made[name]["parts"], z), color=colour, ls=line, lw=width, label=label)
     ax.fill_between(z, density(made["product"]["parts"], z), color=COLOURS["S"], alpha=0.25, lw=0)
     ax.set(xlabel="$z$", yticks=[], ylim=(0, None), xlim=(-4, 4))
     ax.legend(loc="upper left", handlelength=1.8)
-    return plot.figure(fig, f"Two Gaussian experts and the prior over z, with their product at {made['product']['mean']:.2f} "
-                            f"(standard deviation {made['product']['sd']:.2f}), their mixture, and the mixture of products.")
+    mean, sd = made["product"]["mean"], made["product"]["sd"]
+    return figure(fig, f"Two Gaussian experts and the prior over z; their product, at {mean:.2f} with standard deviation "
+                       f"{sd:.2f}; their mixture; and the mixture of products.")
 
 
 # Rate and distortion
@@ -181,7 +183,7 @@ def rates(model, x: dict[str, Tensor], widths: Sequence[float] = WIDTHS, samples
     if samples % 2 or samples < 2 * DRAWS:
         raise ValueError(f"samples: found {samples}, expected an even number, {2 * DRAWS} at least")
     q, generator = model.posterior(x), torch.Generator().manual_seed(seed)
-    own = [block for block in q if block in "SZ" or block in x]  # another has its prior, and nothing in x depends on it
+    own = [block for block in q if block in ("S", "Z", *x)]  # another has its prior, and reaches nothing in x
     noise = {b: torch.randn(samples // 2, 1, g.mu.shape[1], generator=generator).to(g.mu) for b, g in q.items()}
     rate, distortion, decoded = [], [], []
     for s in widths:
@@ -219,14 +221,15 @@ def rate_distortion(model, x: dict[str, Tensor], beta: float = 1.0, samples: int
     tiles = [torch.cat([image[:, 0] for image in x.values()]), decoded[::EVERY].flatten(0, 3)]  # as the page counts them
     curves = [{"rate": [round(v, 3) for v in rate[:, k].tolist()], "distortion": [round(v, 2) for v in above[:, k].tolist()],
                "floor": round(floor[k].item(), 2)} for k in range(len(floor))]
-    config = {"size": model.size, "modalities": list(x), "widths": WIDTHS, "every": EVERY, "draws": DRAWS, "samples": samples,
-              "images": curves, "sprites": _keep(assets, _strip(torch.cat([part.cpu() for part in tiles])[:, None], "WEBP"))}
+    sheet = _strip(torch.cat(tiles).cpu()[:, None], "WEBP")
+    config = {"size": model.size, "modalities": list(x), "widths": list(WIDTHS), "every": EVERY, "draws": DRAWS,
+              "samples": samples, "images": curves, "sprites": _keep(assets, sheet)}
     caption = (f"Rate and distortion of an image, its posterior from 1/8 to 8 times as wide as it is ({samples} samples). "
                "With JavaScript you can move along the curve, and set beta.")
     return Rate(_plane(curves[0], _above_0("beta", beta)), caption, assets, config=config, beta=beta)
 
 
-@rc_context(STYLE)
+@plt.rc_context(STYLE)
 def _plane(curve: dict, beta: float) -> Picture:
     """The still picture of `rate_distortion`."""
     fig = Figure(figsize=(7, 3.6), layout="constrained", dpi=100)
@@ -241,8 +244,8 @@ def _plane(curve: dict, beta: float) -> Picture:
     ax.plot(R[best], D[best], "D", color=GREY, ms=10, label=f"least D + {beta:g} R: s = {WIDTHS[best]:.2f}")
     ax.set(xlabel="rate $R$, nats", ylabel="distortion $D$ above the floor, nats", xlim=(0, None), ylim=(0, 2.4 * min(D)))
     ax.legend(loc="upper right")
-    return plot.figure(fig, f"Distortion against rate: a convex curve along the widths s. A dashed line of slope -{beta:g} touches "
-                            f"it at s = {WIDTHS[best]:.2f}, rate {R[best]:.1f} and distortion {D[best]:.1f} nats above the floor.")
+    return figure(fig, f"Distortion against rate, a curve along the widths s. A dashed line of slope -{beta:g} touches it "
+                       f"at s = {WIDTHS[best]:.2f}: rate {R[best]:.1f}, distortion {D[best]:.1f} nats above the floor.")
 
 
 # Faces
@@ -278,4 +281,5 @@ def faces(*pairs: Pairs) -> Faces:
     config = {"size": pairs[0].size, "factors": words, "pairs": at, "sprites": _keep(assets, sheet)}
     caption = ("Above xI, below xT. What is the same in both is shared: the person, and the way the head turns. "
                "With JavaScript there are sliders here.")
-    return Faces(plot.pairs(x, factors, "°" if pairs[0].unit == "degrees" else ""), caption, assets, config=config, factors=at[0])
+    still = plot.pairs(x, factors, "°" if pairs[0].unit == "degrees" else "")
+    return Faces(still, caption, assets, config=config, factors=at[0])

@@ -14,10 +14,11 @@ const x_ = (m) => `x<sub>${m}</sub>`;
 // ---------------------------------------------------------------- plots, tables, buttons
 
 const height = (d, top) => HEIGHT - FOOT - (d / top) * (HEIGHT - FOOT - HEAD);  // where d is in a plot from 0 to top
-const track = (points) => "M" + points.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join("L");
+const track = (points) => "M" + points.map(([x, y]) => `${Math.round(10 * x) / 10},${Math.round(10 * y) / 10}`).join("L");
 const line = (d, kind, block = "") => `<path class="line ${kind}" data-block="${block}" d="${d}"/>`;
 const label = (x, y, html, anchor = "middle", block = "") =>
-  `<text x="${x}" y="${y}" text-anchor="${anchor}" data-block="${block}">` + html.replace(/<sub>(.*?)<\/sub>/g, '<tspan dy="4" font-size="11">$1</tspan>') + "</text>";
+  `<text x="${x}" y="${y}" text-anchor="${anchor}" data-block="${block}">` +
+  html.replace(/<sub>(.*?)<\/sub>/g, '<tspan dy="4" font-size="11">$1</tspan>') + "</text>";
 
 function spread(labels, width) {  // labels, each inside the plot, and above what stands there already
   const taken = [];
@@ -53,14 +54,14 @@ function board(draw, grab, knobs) {
   const element = marked("div", `<svg role="img" width="100%" height="${HEIGHT}"><g></g>` +
     Object.entries(knobs).map(([k, [shape, block]]) => `<g class="knob" data-k="${k}" data-block="${block}">` +
       `<circle r="20"/><path d="${shape}"/></g>`).join("") + "</svg>", { class: "board" });
-  const picture = element.firstChild, watch = new ResizeObserver(draw);
+  const picture = element.firstChild, watch = new ResizeObserver(() => { plot.width = element.clientWidth || 640; draw(); });
   const at = ({ clientX, clientY }, box = picture.getBoundingClientRect()) => [clientX - box.left, clientY - box.top];
   const show = (scene, text, places) => {
     picture.firstChild.innerHTML = scene;
     picture.setAttribute("aria-label", text);
     for (const k in places) picture.querySelector(`[data-k="${k}"]`).setAttribute("transform", `translate(${places[k]})`);
   };
-  const plot = { element, show, held: false, width: () => element.clientWidth || 640, stop: () => watch.disconnect() };
+  const plot = { element, show, held: false, width: 640, stop: () => watch.disconnect() };
   picture.onpointerdown = (down) => {
     const k = down.target.closest("[data-k]")?.dataset.k;
     if (!k) return;
@@ -93,7 +94,8 @@ const MADE = { product: ["product", "S"], mixture: ["mixture", "Z"], subsets: ["
 function combine(values, prior) {  // Gaussian mixtures, [[weight, mean, sd], ...]; and the shares of the product's precision
   const product = (keys) => {  // eq-poe-gaussian
     const lambda = keys.map((k) => values[k][1] ** -2), sum = lambda.reduce((a, b) => a + b);
-    return [lambda.reduce((mean, l, i) => mean + (l / sum) * values[keys[i]][0], 0), sum ** -0.5, lambda.map((l) => l / sum)];
+    const shares = lambda.map((l) => l / sum);
+    return [shares.reduce((mean, share, i) => mean + share * values[keys[i]][0], 0), sum ** -0.5, shares];
   };
   const all = prior ? ["I", "T", "p"] : ["I", "T"], [mean, sd, shares] = product(all);
   const subsets = prior ? ["p", "Ip", "Tp", "ITp"] : ["I", "T", "IT"];  // without a prior, no expert makes no density
@@ -118,8 +120,8 @@ function verdict({ I, T }, { shares, product: [[, mean, sd]] }) {  // in words
   const other = { I: "expert T says", T: "expert I says", p: "the experts say" }[first];
   if (shares[first] >= 0.75) return `${capital(EXPERTS[first][2])} holds ${percent(shares[first])} of the precision: ` +
     `the product follows it, whatever ${other}.`;
-  if (Math.abs(I[0] - T[0]) > 2 * Math.hypot(I[1], T[1])) return `The experts contradict each other. The product settles ` +
-    `at ${signed(mean)}, which neither proposed, as sure (sd ${sd.toFixed(2)}) as if they agreed; a mixture keeps both opinions.`;
+  if (Math.abs(I[0] - T[0]) > 2 * Math.hypot(I[1], T[1])) return "The experts contradict each other. The product " +
+    `settles at ${signed(mean)}, as sure (sd ${sd.toFixed(2)}) as if they agreed. A mixture keeps both opinions.`;
   return `No one has a veto. Precisions add: the product (sd ${sd.toFixed(2)}) is surer than each of its factors.`;
 }
 
@@ -155,8 +157,9 @@ async function experts({ model, el }) {
       { "data-block": block }, marked("legend", `${name}<i>${title}</i>`), ...rows[k].map((row) => row.element)))), numbers);
 
   function draw() {
-    const values = get("values"), made = combine(values, get("prior")), width = plot.width();
-    const z = Array.from({ length: 401 }, (_, i) => (i / 200 - 1) * SPAN), labels = [], lines = [], cells = [];
+    const values = get("values"), made = combine(values, get("prior")), { width } = plot;
+    const even = (n, far, at = 0) => Array.from({ length: n }, (_, i) => at + far * ((2 * i) / (n - 1) - 1));
+    const labels = [], lines = [], cells = [];
     const sharpest = Math.min(made.product[0][2], ...Object.values(values).map(([, sd]) => sd));
     scale = width / (2 * SPAN);
     if (!plot.held) top = Math.max(1.6, 1.12 * peak(sharpest));
@@ -165,8 +168,9 @@ async function experts({ model, el }) {
       cells.push([block, name, signed(mean), sd.toFixed(2), mixed ? "" : (sd ** -2).toFixed(2),
         k in made.shares ? percent(made.shares[k]) : ""]);
       if (mixed && !mixed[0].checked) continue;
+      const z = [even(161, SPAN), ...parts.map(([, m, s]) => even(25, 3 * s, m))].flat().sort((a, b) => a - b);
       const d = z.map((v) => density(parts, v)), curve = track(d.map((v, i) => [X(z[i]), Y(v)]));
-      const left = k === "subsets", tall = (v) => v > Math.max(...d) / 2, out = k === "p" && !get("prior");
+      const half = Math.max(...d) / 2, tall = (v) => v > half, left = k === "subsets", out = k === "p" && !get("prior");
       const flank = left ? d.findIndex(tall) : d.findLastIndex(tall);  // where the label of a mixture stands
       labels.push(mixed ? [X(z[flank]) + (left ? -6 : 6), Y(d[flank]), name, left ? "end" : "start", block]
         : [X(mean), Y(peak(sd)) - 14, out ? `${name}, left out` : name, "middle", block]);
@@ -174,8 +178,8 @@ async function experts({ model, el }) {
       if (k === "product") lines.unshift(`<path class="area" data-block="S" d="${curve}V${Y(0)}H0z"/>`);
     }
     says.textContent = verdict(values, made);
-    plot.show(line(`M0,${Y(0)}H${width}`, "axis") + label(width - 10, Y(0) + 20, "z") +
-      [-3, -2, -1, 0, 1, 2, 3].map((v) => line(`M${X(v)},${Y(0)}v5`, "axis") + label(X(v), Y(0) + 20, v ? signed(v, 0) : "0")).join("") +
+    plot.show(line(`M0,${Y(0)}H${width}`, "axis") + label(width - 10, Y(0) + 20, "z") + [-3, -2, -1, 0, 1, 2, 3].map((v) =>
+      line(`M${X(v)},${Y(0)}v5`, "axis") + label(X(v), Y(0) + 20, v ? signed(v, 0) : "0")).join("") +
       label(0, 14, "Drag a mark: across, its mean; up, surer.", "start", "Z") + lines.join("") + spread(labels, width),
     `Curves over z: two experts, the prior, their product and mixtures. ${says.textContent}`,
     from(Object.keys(values), (k) => [X(values[k][0]), Y(peak(values[k][1]))]));
@@ -201,14 +205,15 @@ function round(most) {  // up to seven round numbers from 0 to most
 
 async function rate({ model, el }) {
   const { modalities: ms, widths, every, draws, samples, images, size } = model.get("config"), LEFT = 42;
-  const put = wire(model, draw, "image", "width", "beta"), get = (name) => model.get(name), shown = () => images[get("image")];
+  const put = wire(model, draw, "image", "width", "beta"), get = (name) => model.get(name);
+  const shown = () => images[get("image")], numbers = h("table"), says = words();
   const cost = (k) => shown().distortion[k] + get("beta") * shown().rate[k];
   const least = (f) => widths.reduce((k, _, i) => (f(i) < f(k) ? i : k), 0);
-  let X, Y, top = 0, sheet;
+  let X, Y, top = 0, sheet, painted;
   const plot = board(draw, () => (x, y) => put({ width: widths[least((k) =>
     Math.hypot(X(shown().rate[k]) - x, Y(shown().distortion[k]) - y))] }), { s: [CIRCLE, ""] });
-  const kind = ms.length > 1 ? "pair" : "image", numbers = h("table"), says = words();
-  const [presets, mark] = choices(Object.fromEntries(images.map((_, k) => [`${kind} ${k + 1}`, k])), (image) => put({ image }));
+  const numbered = Object.fromEntries(images.map((_, k) => [`${ms.length > 1 ? "pair" : "image"} ${k + 1}`, k]));
+  const [presets, mark] = choices(numbered, (image) => put({ image }));
   const [jump] = choices({ "go to the cheapest width": 0 }, () => put({ width: widths[least(cost)] }));
   const row = (name, spoken, trait, far, step) => slider({ name, spoken, min: -far, max: far, step, value: 0, block: "Z",
     data: trait, text: (v) => brief(2 ** v), input: (v) => put({ [trait]: 2 ** v }) });
@@ -219,10 +224,11 @@ async function rate({ model, el }) {
     role: "img", "aria-label": i ? `x ${m} decoded from sample ${i}` : `x ${m}, given` })));
   const { say } = frame(el, h("div", { class: "bar" }, ...(images.length > 1 ? presets : []), ...jump),
     h("div", { class: "plane" }, plot.element, h("div", {}, width.element, beta.element, numbers)), says,
-    h("div", { class: "tiles" }, h("i"), h("span", {}, "given"), drawn, ...ms.flatMap((m) => [marked("b", x_(m)), ...tiles[m]])), note);
+    h("div", { class: "tiles" }, h("i"), h("span", {}, "given"), drawn,
+      ...ms.flatMap((m) => [marked("b", x_(m)), ...tiles[m]])), note);
 
   function draw() {
-    const { rate: R, distortion: D, floor } = shown(), b = get("beta"), wide = plot.width(), right = 1.05 * Math.max(...R);
+    const { rate: R, distortion: D, floor } = shown(), b = get("beta"), wide = plot.width, right = 1.05 * Math.max(...R);
     const k = least((i) => Math.abs(Math.log(widths[i] / get("width")))), c = least(cost), near = Math.round(k / every);
     if (!plot.held) top = Math.max(1.15 * D[k], 2.4 * Math.min(...D));  // shows the bend, and the dot wherever it is
     X = (r) => LEFT + (r / right) * (wide - LEFT - 8);
@@ -235,7 +241,8 @@ async function rate({ model, el }) {
       [X(R[c]) - 14, Y(D[c]) + 22, c === k ? "" : "cheapest", "end"],
       ...marks.filter((i) => Math.abs(i - k) > 3 && Math.abs(i - c) > 2).map((i) =>
         [X(R[i]) + 6, Y(D[i]) - 8, widths[i] < 1 ? `1/${1 / widths[i]}` : `${widths[i]}`, "start"])];
-    says.textContent = `At \u03b2 = ${brief(b)} ` + (k === c ? "no width is cheaper: the line of slope \u2212\u03b2 touches the curve."
+    says.textContent = `At \u03b2 = ${brief(b)} ` + (k === c
+      ? "no width is cheaper: the line of slope \u2212\u03b2 touches the curve."
       : `this width costs ${brief(cost(k) - cost(c))} nats more than s = ${brief(widths[c])}: the line cuts the curve.`);
     plot.show(line(`M${LEFT},${HEAD}V${Y(0)}H${wide}`, "axis") + label(wide, Y(0) + 35, "rate R, nats", "end") +
       label(wide, HEAD + 6, "distortion D above its floor, nats", "end") +
@@ -253,8 +260,10 @@ async function rate({ model, el }) {
       ([head, f, text = (v) => v.toFixed(1)]) => ["", head, text(f(k)), text(f(c))]));
     note.textContent = `R is exact. D is a mean over ${samples} samples, less its floor: the ${floor.toFixed(1)} nats of ` +
       "entropy in the grey levels. \u2212ELBO is R + D with the floor.";
+    if (!sheet || painted === `${near} ${get("image")}`) return;
+    painted = `${near} ${get("image")}`;
     drawn.textContent = `decoded: ${draws} samples of q at s = ${brief(widths[near * every])}`;
-    if (sheet) ms.forEach((m, j) => tiles[m].forEach((canvas, i) =>  // the given images, then each sample of each width
+    ms.forEach((m, j) => tiles[m].forEach((canvas, i) =>  // in the sheet: the given images, then each sample of each width
       paint(canvas, [sheet(((i ? near * draws + i : 0) * ms.length + j) * images.length + get("image"))], size)));
   }
   draw();
@@ -266,15 +275,15 @@ async function rate({ model, el }) {
 // ---------------------------------------------------------------- the pair that four factors make
 
 async function faces({ model, el }) {
-  const { size, factors, pairs } = model.get("config"), OWN = { I: "elevation", T: "light" }, says = words();
-  const put = wire(model, draw, "factors"), get = () => model.get("factors"), n = from(Object.keys(factors), (f) => factors[f].length);
-  const rows = from(Object.keys(factors), (f) => slider({ name: f, min: 0, max: n[f] - 1, step: 1, value: 0, data: f,
-    text: (k) => factors[f][k], block: { elevation: "I", light: "T" }[f] ?? "S", input: (k) => put({ factors: { ...get(), [f]: k } }) }));
+  const { size, factors, pairs } = model.get("config"), names = Object.keys(factors), OWN = { I: "elevation", T: "light" };
+  const put = wire(model, draw, "factors"), get = () => model.get("factors"), n = from(names, (f) => factors[f].length);
+  const rows = from(names, (f) => slider({ name: f, min: 0, max: n[f] - 1, step: 1, value: 0, text: (k) => factors[f][k],
+    block: { elevation: "I", light: "T" }[f] ?? "S", data: f, input: (k) => put({ factors: { ...get(), [f]: k } }) }));
   const group = (block, title, ...names) =>
     h("fieldset", { "data-block": block }, marked("legend", title), ...names.map((f) => rows[f].element));
-  const [presets, mark] = choices(Object.fromEntries(pairs.map((at, k) => [`pair ${k + 1}`, at])), (at) => put({ factors: at }));
+  const numbered = Object.fromEntries(pairs.map((at, k) => [`pair ${k + 1}`, at])), says = words();
+  const [presets, mark] = choices(numbered, (at) => put({ factors: at })), notes = from(["I", "T"], () => h("figcaption"));
   const canvases = from(["I", "T"], () => h("canvas", { width: size, height: size, role: "img" }));
-  const notes = from(["I", "T"], () => h("figcaption"));
   const { say } = frame(el, h("div", { class: "bar" }, ...presets), h("div", { class: "pair" },
     h("div", { class: "pictures" }, ...["I", "T"].map((m) => h("figure", {}, canvases[m], notes[m]))),
     h("div", {}, group("S", `shared, in both ${x_("I")} and ${x_("T")}`, "identity", "azimuth"),
@@ -283,7 +292,8 @@ async function faces({ model, el }) {
 
   function draw() {
     const at = get(), shared = at.identity * n.azimuth + at.azimuth;  // as the explorer counts the cells
-    const cell = { I: shared * n.elevation + at.elevation, T: n.identity * n.azimuth * n.elevation + shared * n.light + at.light };
+    const cell = { I: shared * n.elevation + at.elevation,
+      T: n.identity * n.azimuth * n.elevation + shared * n.light + at.light };
     const moved = ["I", "T"].filter((m) => last && cell[m] !== last[m]), other = { I: "T", T: "I" }[moved[0]];
     for (const [f, row] of Object.entries(rows)) row.set(at[f]);
     mark(at);
@@ -294,8 +304,9 @@ async function faces({ model, el }) {
         ["identity", "azimuth", own].map((f) => `${f} ${factors[f][at[f]]}`).join(", "));
       notes[m].innerHTML = `<b>${x_(m)}</b> ${own} ${factors[own][at[own]]}`;
     }
-    if (moved.length) says.innerHTML = capital(Object.keys(at).filter((f) => at[f] !== last.at[f]).join(", ")) +
-      (moved.length > 1 ? ": both pictures have changed." : `: only ${x_(moved[0])} has changed; ${x_(other)} has kept every pixel.`);
+    const turned = names.filter((f) => last && at[f] !== last.at[f]).join(", ");
+    if (turned) says.innerHTML = `${capital(turned)}: ` + (moved.length < 2
+      ? `only ${x_(moved[0])} has changed; ${x_(other)} has kept every pixel.` : "both pictures have changed.");
     last = { ...cell, at };
   }
   draw();

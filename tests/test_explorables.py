@@ -1,0 +1,289 @@
+"""The explorables, without a browser: their numbers against quadrature and torch.distributions, and their traits."""
+import io
+import json
+import math
+import re
+import shutil
+import subprocess
+
+import pytest
+import torch
+from PIL import Image
+from torch import distributions as D
+
+from mmvae import Gaussian, MODELS, explorables, product_of_experts, widgets
+from mmvae.explorables import DRAWS, EVERY, PRESETS, START, WIDTHS, combine, density, rate_distortion, rates
+from tiny import pairs
+
+torch.set_num_threads(1)
+
+VALUES = [START, *PRESETS.values(), {"I": [2.0, 0.3], "T": [-2.5, 2.0], "p": [1.0, 0.6]}]
+Z = torch.linspace(-30, 30, 240_001, dtype=torch.float64)
+
+
+def moments(curve):
+    """Mean and standard deviation of an unnormalised density on the grid Z."""
+    curve = curve / curve.sum()
+    mean = (curve * Z).sum()
+    return mean.item(), (curve * (Z - mean) ** 2).sum().sqrt().item()
+
+
+# Experts
+
+@pytest.mark.parametrize("prior", [True, False])
+@pytest.mark.parametrize("values", VALUES)
+def test_combinations_are_those_of_curves_multiplied_and_added_on_a_grid(values, prior):
+    made = combine(values, prior)
+    q = {name: D.Normal(*map(torch.tensor, pair)).log_prob(Z).exp() for name, pair in values.items()}
+    p = q["p"] if prior else torch.ones_like(Z)
+    products = [p * q["I"], p * q["T"], p * q["I"] * q["T"]] + [p] * prior
+    curves = {"product": p * q["I"] * q["T"], "mixture": q["I"] + q["T"], "subsets": sum(c / c.sum() for c in products)}
+    for name, curve in curves.items():
+        assert (made[name]["mean"], made[name]["sd"]) == pytest.approx(moments(curve), abs=1e-5)
+        curve = curve / curve.sum() / (Z[1] - Z[0])
+        torch.testing.assert_close(density(made[name]["parts"], Z), curve, atol=1e-6, rtol=1e-4)
+        assert sum(weight for weight, _, _ in made[name]["parts"]) == pytest.approx(1)
+    precision = {name: values[name][1] ** -2 for name in made["product"]["shares"]}
+    assert made["product"]["shares"] == pytest.approx({k: v / sum(precision.values()) for k, v in precision.items()})
+    assert set(precision) == set("ITp" if prior else "IT")
+
+
+def test_a_density_is_that_of_torchs_mixture():
+    weight, mean, sd = torch.tensor(combine(START)["subsets"]["parts"], dtype=torch.float64).T
+    mixture = D.MixtureSameFamily(D.Categorical(weight), D.Normal(mean, sd))
+    torch.testing.assert_close(density(combine(START)["subsets"]["parts"], Z), mixture.log_prob(Z).exp())
+
+
+def test_with_the_standard_prior_the_product_is_the_models():
+    experts = [Gaussian(torch.tensor([[m]]), torch.tensor([[2 * math.log(sd)]])) for m, sd in (START["I"], START["T"])]
+    q, made = product_of_experts(experts), combine(START)["product"]
+    assert (made["mean"], made["sd"]) == pytest.approx((q.mu.item(), q.precision.item() ** -0.5), rel=1e-5)
+
+
+def test_the_sharper_expert_has_the_veto():
+    means = []
+    for i in (-3.0, 0.0, 3.0):  # whatever expert I says
+        product = combine({"I": [i, 0.7], "T": [1.8, 0.01], "p": [0.0, 1.0]})["product"]
+        assert product["shares"]["T"] > 0.999
+        means.append(product["mean"])
+    assert means == pytest.approx([1.8] * 3, abs=2e-3)
+    far, near = (combine({"I": [-a, 0.5], "T": [a, 0.5], "p": [0.0, 1.0]}) for a in (3, 0))
+    assert far["product"]["sd"] == near["product"]["sd"]  # disagreement makes a product no wider,
+    assert far["mixture"]["sd"] > 3 > near["mixture"]["sd"]  # and a mixture it does
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="needs node")
+def test_the_page_computes_the_same():
+    code = "".join((widgets.JS / f"{name}.js").read_text() for name in ("common", "explorables"))
+    code += f"""const out = {json.dumps(VALUES)}.flatMap((values) => [true, false].map((prior) => {{
+      const {{ shares, ...made }} = combine(values, prior), at = (parts) => [-1, 0, 0.7].map((z) => density(parts, z));
+      const numbers = from(Object.keys(made), (k) => [...moments(made[k]), ...at(made[k])]);
+      return [shares, numbers, verdict(values, {{ shares, ...made }})];
+    }}));
+    console.log(JSON.stringify(out));"""
+    found = iter(json.loads(subprocess.run(["node", "-e", code], capture_output=True, check=True, timeout=60).stdout))
+    for values in VALUES:
+        for prior in (True, False):
+            (shares, numbers, words), made = next(found), combine(values, prior)
+            assert shares == pytest.approx(made["product"]["shares"])
+            for name, m in made.items():
+                at = density(m["parts"], torch.tensor([-1, 0, 0.7], dtype=torch.float64)).tolist()
+                assert numbers[name] == pytest.approx([m["mean"], m["sd"], *at], rel=1e-9, abs=1e-12)
+            first = max(shares, key=shares.get)
+            said = {"I": "Expert I holds", "T": "Expert T holds", "p": "The prior holds"}[first]
+            assert (f"{said} {100 * shares[first]:.0f}\N{NO-BREAK SPACE}%" in words) == (shares[first] >= 0.75)
+
+
+# Rate and distortion
+
+class Linear:
+    """One latent, logits linear in it, a posterior that is given: all is known by quadrature."""
+    size = 16
+    q = Gaussian(torch.tensor([[0.4], [-1.0]]), torch.tensor([[-2.0], [-1.0]]))
+    slope = torch.linspace(-2, 2, 256).view(1, 1, 16, 16)
+
+    def posterior(self, x):
+        return {"Z": self.q}
+
+    def decode(self, z):
+        return {"I": z["Z"][:, :, None, None] * self.slope + 0.3}
+
+
+@pytest.fixture
+def x():
+    g = torch.Generator().manual_seed(0)
+    return {m: torch.rand(2, 1, 16, 16, generator=g) for m in "IT"}
+
+
+def model(name, **options):
+    torch.manual_seed(0)
+    made = MODELS[name](size=16, **options)
+    with torch.no_grad():  # untrained encoders say nearly the same of every image: make them say more
+        for parameter in made.encoders.parameters():
+            parameter.mul_(1.5)
+    return made
+
+
+def test_rate_is_the_kl_of_the_widened_posterior(x):
+    m = model("mumo")
+    rate, *_ = rates(m, x, samples=6)
+    q, prior = m.posterior(x), D.Normal(0.0, 1.0)
+    for k in (0, 24, 48):
+        wide = {b: D.Normal(g.mu, WIDTHS[k] * (0.5 * g.logvar).exp()) for b, g in q.items()}
+        torch.testing.assert_close(rate[k], sum(D.kl_divergence(d, prior).sum(1) for d in wide.values()))
+    variance = torch.cat([g.logvar.exp() for g in q.values()], 1)
+    least = (variance.shape[1] / variance.sum(1)).sqrt()  # dR/ds = 0
+    nearest = (torch.tensor(WIDTHS)[:, None] / least).log().abs().argmin(0)
+    assert ((rate.argmin(0) - nearest).abs() <= 1).all()
+
+
+def test_distortion_is_the_integral_over_the_posterior(x):
+    one, z = {"I": x["I"]}, torch.linspace(-12, 12, 4001)
+    _, distortion, floor, _ = rates(Linear(), one, widths=(0.125, 1.0, 4.0), samples=4096)
+    for b in range(2):
+        logits, image = Linear().decode({"Z": z[:, None]})["I"], x["I"][b].expand(len(z), -1, -1, -1)
+        error = torch.nn.functional.binary_cross_entropy_with_logits(logits, image, reduction="none").flatten(1).sum(1)
+        for k, s in enumerate((0.125, 1.0, 4.0)):
+            q = D.Normal(Linear.q.mu[b, 0], s * (0.5 * Linear.q.logvar[b, 0]).exp())
+            weight = q.log_prob(z).exp()
+            assert distortion[k, b].item() == pytest.approx(((weight * error).sum() / weight.sum()).item(), rel=0.02)
+    assert (distortion > floor).all()
+
+
+def test_the_curve_of_convex_errors_rises_with_the_width(x):
+    """A pair of opposite draws makes it so for any noise, not only on average."""
+    _, distortion, _, _ = rates(Linear(), {"I": x["I"]}, samples=6)
+    assert (distortion.diff(dim=0) > 0).all()
+
+
+def test_at_its_own_width_rate_plus_distortion_is_the_negative_elbo(x):
+    m = model("mumo")
+    rate, distortion, _, _ = rates(m, x, widths=(1.0,), samples=2000)
+    with torch.no_grad():
+        elbo = torch.stack([m.terms(x)["IT.elbo"] for _ in range(300)])
+    error = (elbo.std(0) / 300**0.5).max().item()
+    torch.testing.assert_close(rate[0] + distortion[0], -elbo.mean(0), atol=5 * error, rtol=0)
+
+
+def test_the_floor_is_the_error_of_a_decoder_that_knows_the_image(x):
+    _, _, floor, _ = rates(Linear(), {"I": x["I"]}, widths=(1.0,), samples=6)
+    expected = torch.nn.functional.binary_cross_entropy(x["I"], x["I"], reduction="none").flatten(1).sum(1)
+    torch.testing.assert_close(floor, expected)
+
+
+def test_of_one_modality_the_other_private_block_is_left_out(x):
+    m, one = model("mumo"), {"I": x["I"]}
+    rate, distortion, _, _ = rates(m, one, widths=(0.5, 4.0), samples=6)
+    q = m.posterior(one)
+    wide = [Gaussian(q[b].mu, q[b].logvar + 2 * math.log(4)) for b in "IS"]
+    torch.testing.assert_close(rate[1], sum(g.kl() for g in wide))
+    assert rates(m, x, widths=(0.5,), samples=6)[1].shape == distortion[:1].shape
+
+
+def test_the_page_has_the_tables_and_finds_the_pictures(x):
+    m = model("vanilla")
+    widget = rate_distortion(m, x, beta=2.0, samples=6)
+    rate, distortion, floor, decoded = rates(m, x, samples=6)
+    for k, curve in enumerate(widget.config["images"]):
+        torch.testing.assert_close(torch.tensor(curve["rate"]), rate[:, k], atol=1e-3, rtol=0)
+        torch.testing.assert_close(torch.tensor(curve["distortion"]) + curve["floor"], distortion[:, k], atol=0.02, rtol=0)
+    assert widget.config["widths"] == list(WIDTHS) and WIDTHS[0] == 1 / 8 and WIDTHS[-1] == 8 and 1 in WIDTHS
+    assert len(json.dumps(widget.config)) < 4000 and widget.beta == 2
+
+    def tile(width, i, j, k):  # as js/explorables.js counts: i = 0 the image, else a sample; modality j, image k
+        return tiles(widget, 16)[((width * DRAWS + i if i else 0) * 2 + j) * 2 + k]
+
+    for j, modality in enumerate("IT"):
+        for k in range(2):
+            assert (tile(0, 0, j, k) - x[modality][k, 0]).abs().mean() < 0.08  # WebP is not exact, least of all on noise
+            assert (tile(6, 2, j, k) - decoded[6 * EVERY, 1, j, k]).abs().mean() < 0.08
+    assert len({round(tile(w, 1, 0, 0).std().item(), 3) for w in (0, 6, 12)}) == 3
+
+
+def tiles(widget, size):
+    """The images of its sheet, (N, size, size) in [0, 1]."""
+    (data,) = widget.assets.values()
+    sheet = Image.open(io.BytesIO(data)).convert("L")
+    grey = torch.tensor(list(sheet.tobytes())).view(sheet.height, sheet.width) / 255
+    return grey.unfold(0, size, size).unfold(1, size, size).flatten(0, 1)
+
+
+# Faces
+
+def test_the_sheet_has_each_pair_where_the_page_looks_for_it():
+    data = pairs()
+    widget = explorables.faces(data)
+    n = {f: len(words) for f, words in widget.config["factors"].items()}
+    assert n == {"identity": 2, "azimuth": 2, "elevation": 3, "light": 5}
+    sheet = tiles(widget, 16)
+    for i, a, e, light in ((0, 0, 0, 0), (1, 1, 2, 4), (1, 0, 1, 3)):
+        cell = i * n["azimuth"] + a
+        x, _ = data.at(i, 2 * a, 2 * e, light)
+        found = {"I": sheet[cell * n["elevation"] + e], "T": sheet[4 * n["elevation"] + cell * n["light"] + light]}
+        assert all((found[m] - x[m][0, 0]).abs().mean() < 0.08 for m in "IT")
+
+
+# What they share
+
+@pytest.fixture(params=["experts", "rate", "faces"])
+def widget(request, x):
+    made = {"experts": explorables.experts, "rate": lambda: rate_distortion(Linear(), {"I": x["I"]}, samples=6),
+            "faces": lambda: explorables.faces(pairs())}
+    return made[request.param]()
+
+
+MOVES = {"experts": {"values": {"I": [1.0, 0.5], "T": [0.0, 0.1], "p": [0.0, 2.0]}, "prior": False},
+         "rate": {"image": 1, "width": 2.0, "beta": 0.5},
+         "faces": {"factors": {"identity": 1, "azimuth": 0, "elevation": 2, "light": 4}}}
+
+
+def test_traits_go_there_and_back(widget):
+    seen = []
+    widget.on_change(seen.append)
+    for name, value in MOVES[widget.kind].items():  # as the kernel sets them when the page has moved
+        widget.set_state({name: json.loads(json.dumps(value))})
+    assert seen[-1] == MOVES[widget.kind] and len(seen) == len(MOVES[widget.kind])
+    assert {name: widget.get_state()[name] for name in seen[-1]} == seen[-1]
+
+
+def test_the_page_has_the_state_and_the_still_picture(widget):
+    page = widget.page()
+    (text,) = re.findall(r'<script type="application/json">(.*?)</script>', page, re.S)
+    told = json.loads(text)
+    assert told["kind"] == widget.kind and set(told["state"]) == {"config", *MOVES[widget.kind]}
+    assert told["state"]["config"] == json.loads(json.dumps(widget.config))
+    assert ("<svg" in page or "<img" in page) and "<figcaption>" in page and widget.still.alt in page.replace("&#x27;", "'")
+    assert f"renderers.{widget.kind}" in widget._esm and "const renderers = { faces, experts, rate };" in widget._esm
+    if sprites := widget.config.get("sprites"):
+        assert sprites in widget.assets
+
+
+BAD = {"experts": [("values", {"I": [0, 1], "T": [0, 1]}), ("values", {"I": [0, 1], "T": [0, 0], "p": [0, 1]}),
+                   ("values", {"I": [math.nan, 1], "T": [0, 1], "p": [0, 1]})],
+       "rate": [("image", 2), ("width", 0.0), ("beta", math.inf)],
+       "faces": [("factors", {"identity": 2, "azimuth": 0, "elevation": 0, "light": 0}), ("factors", {"identity": 0})]}
+
+
+def test_a_trait_refuses_what_makes_no_sense(widget):
+    for name, value in BAD[widget.kind]:
+        before = getattr(widget, name)
+        with pytest.raises(ValueError, match=name):
+            setattr(widget, name, value)
+        assert getattr(widget, name) == before
+
+
+def test_bad_arguments_are_named(x):
+    one = {"I": x["I"]}
+    for call, message in (
+            (lambda: explorables.experts({"I": [0, 1]}), "values: found"),
+            (lambda: combine({"I": [0, 1], "T": [0, -1], "p": [0, 1]}), r'values\["T"\]'),
+            (lambda: rates(Linear(), {}), "x: found"), (lambda: rates(Linear(), {"I": 2 * x["I"]}), "x: found"),
+            (lambda: rates(Linear(), {"I": x["I"][:0]}), "x: found"),
+            (lambda: rates(Linear(), one, samples=7), "samples: found 7"),
+            (lambda: rates(Linear(), one, samples=4), "samples: found 4"),
+            (lambda: rates(Linear(), one, widths=(1.0, 0.0), samples=6), "widths: found 0.0"),
+            (lambda: rate_distortion(Linear(), one, beta=-1.0, samples=6), "beta: found -1.0"),
+            (lambda: rate_distortion(Linear(), {"I": x["I"][..., :8, :8]}), "8 pixels a side"),
+            (lambda: explorables.faces(), "0 Pairs")):
+        with pytest.raises(ValueError, match=message):
+            call()
