@@ -86,9 +86,8 @@ def load(name: str, device: str | torch.device = "cpu") -> MultiModalVAE:
         raise ValueError(f"{path}: weights of other networks than this version's; {len(wrong)} differ, among them "
                          f"{'; '.join(wrong[:3])}")
     model.load_state_dict({k: v.float() for k, v in tensors.items()})
-    print(f"{name}: published weights, {settings.size}x{settings.size}, {settings.iterations:,} iterations, "
-          f"seed {settings.seed}, {record['versions']['device']}; held-out ELBO of {{I,T}} "
-          f"{record['heldout']['IT.elbo']:,.1f} nats per pair")
+    print(f"{name}: published, {settings.size}x{settings.size}, {settings.iterations:,} iterations, seed {settings.seed}; "
+          f"held-out ELBO {{I,T}} {record['heldout']['IT.elbo']:,.1f} nats")  # as wide as a page of the book
     return model.to(device).eval()
 
 

@@ -15,7 +15,7 @@ const signed = (value, digits = 2) => (value < 0 ? "\u2212" : "+") + Math.abs(va
 function slider({ name, spoken = name, min, max, step, value, text = signed, block, data, input, before = "" }) {
   const range = h("input", { type: "range", min, max, step, "aria-label": spoken, "data-slider": data });
   const output = h("output"), bar = h("i", { class: "mark" }), at = (v) => Math.max(0, Math.min(1, (v - min) / (max - min)));
-  const element = h("div", { class: "row", "data-block": block }, before, h("span", { class: "name" }, name),
+  const element = h("div", { class: "dial", "data-block": block }, before, h("span", { class: "name" }, name),
     h("span", { class: "track" }, range, bar), output);
   const set = (value) => {  // beyond its ends too
     [range.min, range.max, range.value] = [Math.min(min, value), Math.max(max, value), value];
