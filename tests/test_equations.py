@@ -55,9 +55,9 @@ def test_the_code_and_the_test_exist(label, code, test):
     for text in (code, test):
         for chapter, cell in re.findall(r"chapter (\d+), cell `([\w-]+)`", text):
             assert cell in cell_ids(f"{int(chapter):02d}"), f"{label}: no cell {cell} in chapter {chapter}"
-    for path, name in re.findall(r"`(tests/\w+\.py)::(\w+)`", test):
+    for path, name in re.findall(r"`((?:tests|benchmarks)/\w+\.py)::(\w+)`", f"{code} {test}"):
         assert name in functions_in(path), f"{label}: no {name} in {path}"
-    assert re.search(r"`mmvae\.|cell `", code), f"{label}: no code named"
+    assert re.search(r"`mmvae\.|`benchmarks/|cell `", code), f"{label}: no code named"
     assert re.search(r"`tests/|cell `", test), f"{label}: no test named"
 
 

@@ -13,6 +13,7 @@ from torch import distributions as D
 
 from mmvae import Gaussian, MODELS, explorables, product_of_experts, widgets
 from mmvae.explorables import DRAWS, EVERY, PRESETS, START, WIDTHS, combine, density, rate_distortion, rates
+import browser
 from tiny import pairs
 
 torch.set_num_threads(1)
@@ -287,3 +288,62 @@ def test_bad_arguments_are_named(x):
             (lambda: explorables.faces(), "0 Pairs")):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    x = pairs().fixed(2)[0]
+    made = [explorables.faces(pairs()), explorables.experts(), rate_distortion(MODELS["mumo"](size=16), x)]
+    return browser.write(tmp_path_factory.mktemp("page"), *made)
+
+
+@pytest.fixture
+def tab(page):
+    with browser.browser() as running:
+        tab = browser.opened(running, page, viewport={"width": 360, "height": 740})
+        for widget in tab.query_selector_all(".mmvae-widget"):
+            widget.scroll_into_view_if_needed()
+            tab.wait_for_function("w => w.classList.contains('alive')", arg=widget)
+        yield tab
+        assert not tab.errors and all(url.startswith(("file:", "data:", "blob:")) for url in tab.asked)
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+@browser.needs_chromium
+def test_in_the_page_each_factor_moves_its_own_pictures(tab):
+    canvases = [f"figure:nth-child({k}) canvas" for k in (1, 2)]  # x_I, x_T
+    for factor, expected in (("elevation", [True, False]), ("light", [False, True]), ("azimuth", [True, True])):
+        before = [browser.pixels(tab, canvas) for canvas in canvases]
+        browser.slide(tab, factor, 1 if tab.eval_on_selector(f"[data-slider={factor}]", "s => s.value") != "1" else 0)
+        assert [(a != browser.pixels(tab, c)).any() for a, c in zip(before, canvases)] == expected, factor
+
+
+@browser.needs_chromium
+def test_in_the_page_an_overconfident_expert_has_the_veto(tab):
+    words = tab.locator(".words", has_text="product").first
+    tab.get_by_text("agree", exact=True).click()
+    assert "No one has a veto" in words.inner_text()
+    tab.focus("[data-slider=sdT]")
+    tab.keyboard.press("Home")  # the least standard deviation, 0.1
+    assert re.search(r"Expert T holds \d+\s% of the precision: the product follows it", words.inner_text())
+    tab.locator(".knob").nth(2).scroll_into_view_if_needed()
+    knob = tab.locator(".knob").nth(2).bounding_box()  # expert I's: dragged across, its mean
+    before = tab.eval_on_selector("[data-slider=meanI]", "s => +s.value")
+    tab.mouse.move(knob["x"] + knob["width"] / 2, knob["y"] + knob["height"] / 2)
+    tab.mouse.down()
+    tab.mouse.move(knob["x"] - 40, knob["y"] + knob["height"] / 2, steps=4)
+    tab.mouse.up()
+    assert tab.eval_on_selector("[data-slider=meanI]", "s => +s.value") < before
+
+
+@browser.needs_chromium
+def test_in_the_page_a_dearer_rate_buys_a_wider_posterior(tab):
+    best = []
+    for log_beta in (-4, 0, 4):
+        browser.slide(tab, "beta", log_beta)
+        tab.get_by_text("go to the cheapest width").click()
+        best.append(tab.eval_on_selector("[data-slider=width]", "s => +s.value"))
+    assert best == sorted(best)
