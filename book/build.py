@@ -150,7 +150,8 @@ def site(profile):
         html = work / "_build" / "html"
         for path in notebooks():  # what the download button gives: the chapter to run, without its outputs
             shutil.copy(path, html / "_sources" / "notebooks" / path.name)
-        shutil.copytree(source / "widgets", html / "widgets")
+        for name in ("widgets", "pictures"):
+            shutil.copytree(source / name, html / name)
         mathjax = html / "_static" / "mathjax"
         for path in mathjax.rglob("*"):  # 24 MB; keep what a page can ask for
             if path.is_file() and not path.relative_to(mathjax).as_posix().startswith(MATHJAX):

@@ -1,11 +1,16 @@
 """The source folder of the site: pages, executed notebooks as the site shows them, the status page."""
 
+import base64
 import copy
+import hashlib
+import io
 import json
 import re
 import shutil
 import sys
 from importlib.metadata import version
+
+from PIL import Image
 
 from check import ROOT, executed_dir, notebooks, pictures, read_notebook, tags
 
@@ -86,6 +91,30 @@ def as_shown(cell):
     return shown
 
 
+def lighter(text, folder):
+    """HTML whose embedded pictures lie in files of `folder` (target/pictures), fetched when they come near the window.
+
+    A page is then a tenth as large, and its text and sliders wait for no picture. Sizes are stated, so nothing jumps.
+    """
+
+    def outside(tag):
+        tag = tag[0]
+        for whole, kind, data in re.findall(r'("data:image/(\w+);base64,([^"]+)")', tag):
+            content = base64.b64decode(data)
+            name = f"{hashlib.sha256(content).hexdigest()[:16]}.{kind}"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+            tag = tag.replace(whole, f'"../pictures/{name}"')
+            if tag.startswith("<img"):
+                w, h = Image.open(io.BytesIO(content)).size
+                given = re.search(r' width="(\d+)"', tag)
+                size = f'height="{round(h * int(given[1]) / w)}"' if given else f'width="{w}" height="{h}"'
+                tag = f'<img loading="lazy" {size}{tag.removeprefix("<img")}'
+        return tag
+
+    return re.sub(r"<(?:img|source)\b[^>]*>", outside, text)
+
+
 def stage_notebook(nb, name):
     """The notebook as the site shows it: captions folded into pictures, no widgets, no traces of the run."""
     nb, cells = copy.deepcopy(nb), []
@@ -161,5 +190,8 @@ def stage(profile, target):
         shutil.copy(ROOT / name, target / name)
     for source in notebooks():
         nb = stage_notebook(read_notebook(executed_dir(profile) / source.name), source.name)
+        for data in (out["data"] for cell in nb["cells"] for out in cell.get("outputs", []) if "data" in out):
+            if "text/html" in data:
+                data["text/html"] = lighter("".join(data["text/html"]), target / "pictures")
         write_text(target / "notebooks" / source.name, json.dumps(nb, indent=1, ensure_ascii=False))
     write_text(target / "book" / "status.md", status_page(profile))

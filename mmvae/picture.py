@@ -68,7 +68,7 @@ class Picture:
         size = f"width:{100 * RETINA * by * width / w:.4f}%;height:{100 * RETINA * by * height / h:.4f}%"
         return (f'<div class="mmvae-picture" style="position:relative;{fit}">'
                 f'<img src="{_uri(self.base, "png")}" alt="" class="dark-light" '
-                f'style="{css}display:block;width:100%"><picture>'
+                f'style="{css}display:block;width:100%;height:auto"><picture>'
                 f'<source media="(prefers-reduced-motion: reduce)" srcset="{_uri(self.calm, "png")}">'
                 f'<img src="{_uri(self.data, "webp")}" alt="{alt}" class="dark-light" style="{css}'
                 f'position:absolute;max-width:none;image-rendering:pixelated;{place};{size}"></picture>'

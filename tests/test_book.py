@@ -1,5 +1,6 @@
 """The book itself: sources without outputs, chapters in full form, a check that catches a broken site."""
 
+import base64
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import tomllib
+import torch
 import yaml
 from packaging.requirements import Requirement
 
@@ -356,6 +358,21 @@ def test_staging_keeps_of_a_widget_what_lives_without_a_kernel():
     nb = stage.stage_notebook({"cells": [widget_cell(), widget_cell("<p>no widget of ours")], "metadata": {}}, "x.ipynb")
     [shown], nothing = (cell["outputs"] for cell in nb["cells"])
     assert shown["data"] == {"text/html": WIDGET + stage.START} and not nothing
+
+
+def test_a_page_does_not_carry_its_pictures(tmp_path):
+    from mmvae import plot
+
+    frames = torch.rand(2, 4, 1, 8, 8)
+    for picture in (plot.grid(frames[0], 4, alt="Four"), plot.grid(frames, 4, alt="Four, in motion")):
+        text = picture._repr_html_()
+        light = stage.lighter(text, tmp_path)
+        assert "base64" in text and "base64" not in light and len(light) < 2500
+        for tag in re.findall(r"<img[^>]*>", light):
+            assert 'loading="lazy"' in tag and re.search(r' width="\d+"', tag) and re.search(r' height="\d+"', tag)
+            file = tmp_path / re.search(r' src="../pictures/([^"]+)"', tag)[1]
+            assert base64.b64encode(file.read_bytes()).decode() in text
+    assert stage.lighter(WIDGET, tmp_path) == WIDGET
 
 
 def test_the_assets_of_a_page_are_those_its_widgets_name():

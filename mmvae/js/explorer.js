@@ -89,7 +89,7 @@ async function render({ model, el }) {
     onchange: () => put({ observed: ms.filter((k) => switches[k].checked).join("") }) }));
   const pick = h("select", { "aria-label": "model", onchange: () => put({ model: pick.value }) },
     ...Object.entries(models).map(([value, { label }]) => h("option", { value }, label)));
-  const presets = pairs.map((at, k) => button(`pair ${k + 1}`, () => put({ pair: k, factors: at })));
+  const presets = pairs.map((at, k) => button(`${ms[1] ? "pair" : "image"} ${k + 1}`, () => put({ pair: k, factors: at })));
   const turns = Object.entries(factors).map(([f, words]) => [f, slider({ name: f, min: 0, max: words.length - 1, step: 1,
     value: 0, text: (k) => words[k], block: { elevation: "I", light: "T" }[f] ?? "S", data: f,
     input: (k) => put({ pair: -1, factors: { ...get("factors"), [f]: k } }) })]);
