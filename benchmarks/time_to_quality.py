@@ -1,7 +1,7 @@
 """Time to quality: CPU seconds against the held-out negative ELBO of {I,T}, for the common recipe and for ours.
 
-    python benchmarks/time_to_quality.py              (about 50 minutes on one core)
-    python benchmarks/time_to_quality.py --changes    (about 20 minutes): what each choice of our recipe is worth
+    python benchmarks/time_to_quality.py              (about 55 minutes on one core)
+    python benchmarks/time_to_quality.py --changes    (about 45 minutes): what each choice of our recipe is worth
 
 Both train the MuMo-VAE at 64x64 with the plain loss (likelihood weight 1) and the same latents, on the same pairs, one
 thread each; the negative ELBO is measured on identities that neither has seen. They take turns of a few seconds, so

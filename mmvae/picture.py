@@ -106,7 +106,7 @@ class Picture:
             palette.putpalette([c for rgb in greys + soft for c in rgb])
             frames = [Image.alpha_composite(white, frame).convert("RGB").quantize(palette=palette, dither=0)
                       for frame in frames]
-        out, options = io.BytesIO(), {"quality": 85, "method": 2} if suffix == "webp" else {}
+        out, options = io.BytesIO(), {"quality": 60, "method": 4} if suffix == "webp" else {}
         frames[0].save(out, suffix.upper(), save_all=True, append_images=frames[1:], loop=0,
                        duration=file.info.get("duration", 100), **options)
         return out.getvalue()
