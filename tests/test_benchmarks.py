@@ -18,9 +18,11 @@ from mmvae.data import Grid, Pairs
 from mmvae.train import Settings, build, read_log
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+import browser  # noqa: E402
 import cost  # noqa: E402
 import gpu  # noqa: E402
 import measure  # noqa: E402
+import page  # noqa: E402
 import report  # noqa: E402
 import scaling  # noqa: E402
 import throughput  # noqa: E402
@@ -258,3 +260,31 @@ def test_one_pass_through_a_decoder_gives_the_same_loss(no_noise):
     model, x = mmvae.MuMoVAE(16), tiny.pairs().sample(5)[0]
     expected = model.loss(x, 2.0)["total"]
     torch.testing.assert_close(time_to_quality.merged(model).loss(x, 2.0)["total"], expected)
+
+
+# page
+
+
+@browser.needs_chromium
+def test_page_measures_bytes_the_first_picture_and_every_move(tmp_path):
+    g = torch.Generator().manual_seed(0)
+    x = {m: torch.rand(2, 1, 16, 16, generator=g) for m in "IT"}
+    widget = mmvae.widgets.explorer({name: mmvae.MODELS[name](size=16) for name in ("mumo", "vanilla")}, x)
+    browser.write(tmp_path / "notebooks", widget, name="01_a.html")
+    (tmp_path / "index.html").write_text("a book")
+    page.main(["--site", str(tmp_path), "--rounds", "2", "--windows", "2", "--out", str(tmp_path)])
+    record = json.loads((tmp_path / "page.json").read_text())
+    row = record["rows"]["01_a"]
+    assets = [widget.config["models"]["mumo"]["decoders"], "widgets"]
+    files = [(tmp_path / f"notebooks/widgets/{name}.js").stat().st_size for name in assets]
+    assert 0.2 * sum(files) < row["own_bytes"] < sum(files) and row["page_bytes"] > row["own_bytes"]
+    assert len(row["first_seconds"]) == 2 and all(0 < s < 30 for s in row["first_seconds"])
+    assert {name: len(times) for name, times in row["moves"].items()} == {
+        "mumo": 18, "mumo, xT not observed": 10, "vanilla": 20}
+    assert all(ms >= 0 for times in row["moves"].values() for ms in times)
+
+
+def test_what_was_compiled_before_the_clock_starts_anew():
+    used, fresh = (build(Settings("mumo", size=16, seed=seed)) for seed in (1, 2))
+    assert time_to_quality.renewed(used, fresh) is used
+    assert all(torch.equal(a, b) for a, b in zip(used.parameters(), fresh.parameters()))

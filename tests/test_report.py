@@ -106,3 +106,11 @@ def test_two_machines_are_told_apart():
     one, other = {"machine": measure.machine()}, {"machine": measure.machine() | {"cores": 999}}
     assert report.machine({"cost": one, "gpu": one}).count("torch") == 1
     assert report.machine({"cost": one, "gpu": other}).splitlines()[1].startswith("- gpu: ")
+
+
+def test_the_page_in_words_and_rows():
+    row = {"own_bytes": 1_340_000, "page_bytes": 1_500_000, "first_seconds": [0.1, 0.2, 0.3],
+           "moves": {"mumo": [1.0, 2.0, 3.0], "vanilla": [4.0] * 3}}
+    text = report.page({"chromium": "150.0", "settings": {"rounds": 1}, "rows": {"04_mumo": row}})
+    assert "at most 1.34 MB" in text and "200 ms later (slowest window 300 ms)" in text and "2.0 to 4.0 ms" in text
+    assert "| 04_mumo | 1.34 | 1.50 | 200 | mumo | 2.0 | 2.9 |" in text and "|  |  |  |  | vanilla | 4.0 | 4.0 |" in text
