@@ -93,7 +93,7 @@ def test_measure_writes_a_record_with_everything_a_number_depends_on(name, grid,
     fit(Settings(model=name, size=16, iterations=5, batch=8), train, tmp_path, progress=False)
     record = evaluate.measure(tmp_path, train, test, n=300)
     assert json.loads((tmp_path / "metrics.json").read_text()) == record
-    assert {"settings", "data", "versions", "n", "heldout", "probes", "parameters"} == set(record)
+    assert {"settings", "data", "versions", "machine", "n", "heldout", "probes", "parameters"} == set(record)
     with pytest.raises(ValueError, match="trained on data"):
         evaluate.measure(tmp_path, test, train, n=300)
 

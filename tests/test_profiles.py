@@ -63,7 +63,7 @@ def test_what_is_published_is_loaded_and_what_is_changed_is_trained(tiny, tmp_pa
         for model in (reader.train("mumo"), reader.train("mumo", seed=0)):
             for ours, theirs in zip(model.state_dict().values(), trained.state_dict().values()):
                 assert torch.equal(ours, theirs.half().float())
-    assert capsys.readouterr().out.count("mumo: published weights") == 2
+    assert capsys.readouterr().out.count("mumo: published, ") == 2
     assert {k: v.tolist() for k, v in reader.log("mumo").items()} == record["log"]
     assert reader.measure("mumo", 64) == record
     numbers = mmvae.evaluate.numbers(reader.train("mumo"), tiny.pairs("train"), tiny.pairs("test"), tiny.weight, 32)
