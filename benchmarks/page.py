@@ -28,7 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 WATCH = """new MutationObserver(() => { if (!window.aliveAt && document.querySelector(".mmvae-widget.alive canvas[data-made]"))
     window.aliveAt = performance.now() }).observe(document, { subtree: true, attributes: true, childList: true })"""
-BEGIN = 'document.querySelector(".mmvae-widget:has([type=\\"application/json\\"])").scrollIntoView()'
+BEGIN = """[...document.querySelectorAll(".mmvae-widget")].find((w) => w.textContent.includes('"kind": "explorer"'))
+    .scrollIntoView()"""
 FIRST = """() => { const own = performance.getEntriesByType("resource").filter((e) => e.name.includes("/widgets/")
     && e.responseEnd < window.aliveAt); return window.aliveAt - Math.max(...own.map((e) => e.responseEnd)) }"""
 MOVES = """([rounds, only]) => { const times = [];
@@ -85,7 +86,7 @@ def look(browser, folder: Path, address: str, rounds: int, windows: int) -> dict
             tab.select_option(".mmvae select", name)
         tab.wait_for_timeout(1500)
         row["moves"][name] = [round(ms, 2) for ms in tab.evaluate(MOVES, [rounds, LATENTS])]
-        if tab.is_enabled("[data-switch=T]"):
+        if tab.query_selector("[data-switch=T]:enabled"):
             tab.uncheck("[data-switch=T]")
             tab.wait_for_timeout(1500)
             row["moves"][f"{name}, xT not observed"] = [round(ms, 2) for ms in tab.evaluate(MOVES, [rounds, "^S[0-9]+$"])]

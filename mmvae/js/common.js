@@ -63,9 +63,9 @@ function paint(canvas, images, size) {  // images in [0, 1], as a square of squa
   const picture = new ImageData(side, side), words = new Uint32Array(picture.data.buffer);
   images.forEach((image, n) => {
     const corner = Math.floor(n / columns) * size * side + (n % columns) * size;
-    image.forEach((grey, i) => {
-      words[corner + Math.floor(i / size) * side + (i % size)] = 0xff000000 | (Math.round(255 * grey) * 0x010101);
-    });
+    for (let y = 0, i = 0; y < size; y++)
+      for (let x = corner + y * side, end = x + size; x < end; x++, i++)
+        words[x] = 0xff000000 | (Math.round(255 * image[i]) * 0x010101);
   });
   canvas.getContext("2d").putImageData(picture, 0, 0);
 }
