@@ -65,7 +65,8 @@ def figure(record: dict) -> Figure:
     lines = {who: np.array([(row["seconds"], row["unseen"]) for row in record[who]]) for who in colours}
     for who, line in lines.items():
         ax.plot(*line.T, color=colours[who], marker="o", markersize=5)
-        ax.annotate(names[who], line[-1], xytext=(8, 0), textcoords="offset points", color=colours[who], va="center")
+        place = {"xytext": (8, 0), "va": "center"} if who == "common" else {"xytext": (0, -8), "va": "top", "ha": "center"}
+        ax.annotate(names[who], line[-1], textcoords="offset points", color=colours[who], **place)
     last, first = record["common"][-1], first_as_good(record)
     if first:
         level, text = last["unseen"], f"as good {sooner(record)} times sooner"
