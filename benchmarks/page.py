@@ -14,7 +14,6 @@ import functools
 import gzip
 import http.server
 import os
-import shutil
 import sys
 import threading
 from pathlib import Path
@@ -25,7 +24,9 @@ import report
 from tqdm.auto import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
-FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+sys.path.insert(0, str(ROOT / "book"))
+from check import CHROMIUM, HEADLESS  # noqa: E402
+
 WATCH = """new MutationObserver(() => { if (!window.aliveAt && document.querySelector(".mmvae-widget.alive canvas[data-made]"))
     window.aliveAt = performance.now() }).observe(document, { subtree: true, attributes: true, childList: true })"""
 BEGIN = """[...document.querySelectorAll(".mmvae-widget")].find((w) => w.textContent.includes('"kind": "explorer"'))
@@ -102,8 +103,7 @@ def main(argv: list[str] | None = None):
     parser.add_argument("--windows", type=int, default=9, help="in which the first picture is timed")
     parser.add_argument("--out", type=Path, default=measure.RESULTS, help="folder for page.json")
     args = parser.parse_args(argv)
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if not chromium:
+    if not CHROMIUM:
         parser.exit(1, "page.py needs Chromium, from the system's packages; nothing was measured\n")
     if not (args.site / "index.html").exists():
         parser.exit(1, f"{args.site}: no site; run `make book`\n")
@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None):
     chapters = sorted(p for p in (args.site / "notebooks").glob("*.html") if '"kind": "explorer"' in p.read_text())
     server = serve(args.site)
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=HEADLESS)
         rows = {path.stem: look(browser, args.site, f"http://127.0.0.1:{server.server_port}/notebooks/{path.name}",
                                 args.rounds, args.windows) for path in tqdm(chapters, unit="chapter")}
         version = browser.version

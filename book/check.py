@@ -98,14 +98,14 @@ def notebook_problems(source, executed):
 
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+HEADLESS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 
 def page_in_browser(path):
     """A page as headless Chromium has it once its scripts have run (str), in a window that holds all of it."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
         window = ["--window-size=1280,40000", "--virtual-time-budget=20000", f"--user-data-dir={home}", "--dump-dom"]
-        command = [CHROMIUM, *flags, *window, path.resolve().as_uri()]
+        command = [CHROMIUM, *HEADLESS, *window, path.resolve().as_uri()]
         return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
 
 

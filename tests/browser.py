@@ -1,6 +1,5 @@
 """Pages in headless Chromium, for the tests of what is alive in them. Skipped, by name, where there is no Chromium."""
 import json
-import shutil
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,17 +7,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--no-first-run"]
-needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: `apt-get install chromium`, or another's package")
 sys.path.insert(0, str(ROOT / "book"))
+import stage  # noqa: E402
+from check import CHROMIUM, HEADLESS  # noqa: E402
+
+needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: `apt-get install chromium`, or another's package")
 
 
 def write(folder: Path, *widgets, theme: str = "light", name: str = "index.html") -> Path:
     """A page of these widgets as the site has them, with their assets; its path."""
-    import stage
-
     (folder / "widgets").mkdir(parents=True, exist_ok=True)
     for widget in widgets:
         widget.export(folder / "widgets")
@@ -35,7 +32,7 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
-        running = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        running = play.chromium.launch(executable_path=CHROMIUM, args=HEADLESS)
         yield running
         running.close()
 
