@@ -69,9 +69,9 @@ class Widget(anywidget.AnyWidget):
         """Write each asset to folder/NAME.js, a script that hands it to the static page's js/host.js."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in self.assets.items():
-            path, text = folder / f"{name}.js", base64.b64encode(data).decode()
+            path = folder / f"{name}.js"
             if not path.exists():
-                write_atomically(path, f'mmvaeAsset("{name}","{text}");\n'.encode())
+                write_atomically(path, f'mmvaeAsset("{name}","{base64.b64encode(data).decode()}");\n'.encode())
 
     def page(self) -> str:
         """What stands on the static page: HTML."""

@@ -14,7 +14,7 @@ from check import CHROMIUM, HEADLESS  # noqa: E402
 needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: `apt-get install chromium`, or another's package")
 
 
-def write(folder: Path, *widgets, theme: str = "light", name: str = "index.html") -> Path:
+def write(folder: Path, *widgets, name: str = "index.html") -> Path:
     """A page of these widgets as the site has them, with their assets; its path."""
     (folder / "widgets").mkdir(parents=True, exist_ok=True)
     for widget in widgets:
@@ -22,7 +22,7 @@ def write(folder: Path, *widgets, theme: str = "light", name: str = "index.html"
     (folder / "widgets/widgets.js").write_text(stage.bundle())
     body = "".join(f"{widget.page()}<script defer src=widgets/widgets.js></script>" for widget in widgets)
     page = folder / name
-    page.write_text(f'<!doctype html><html lang=en data-theme={theme}><meta charset=utf-8><meta name=viewport '
+    page.write_text('<!doctype html><html lang=en data-theme=light><meta charset=utf-8><meta name=viewport '
                     f'content="width=device-width"><body style="margin:0 auto;max-width:720px">{body}')
     return page
 
@@ -38,7 +38,7 @@ def browser():
 
 
 def opened(running, page, alive: bool = True, **options):
-    """The page in a window of its own; it fails on an error of its scripts, and lists its requests in `.asked`."""
+    """The page in a window of its own; `.asked` lists its requests, `.errors` those of its scripts."""
     context = running.new_context(**{"viewport": {"width": 800, "height": 1000}} | options)
     tab = context.new_page()
     tab.asked, tab.errors = [], []

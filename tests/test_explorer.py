@@ -65,11 +65,6 @@ def torch_picture(model, z, m):
         return 255 * model.decode({b: torch.as_tensor(v)[None] for b, v in z.items()})[m][0, 0].sigmoid().numpy()
 
 
-def latents(tab, model):
-    return {b: [float(tab.get_attribute(f'[data-slider="{b}{k}"]', "value") or tab.eval_on_selector(
-        f'[data-slider="{b}{k}"]', "range => range.value")) for k in range(dim)] for b, dim in model.blocks.items()}
-
-
 @pytest.mark.parametrize("name", mmvae.MODELS)
 def test_the_pictures_are_those_of_torch(name, tab, models, data):
     """At the posterior means of the three presets, and at a sample of the prior: at most 2 of 255 grey levels apart."""
