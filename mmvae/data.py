@@ -133,11 +133,12 @@ class Pairs:
 
     source: the path of an HDF5 file of `python -m mmvae.faces`, or a `Grid`. split: "train", or "test": identities
     that training never sees. size: pixels a side, a divisor of the stored ones. seed: of `sample`'s own generator.
-    Raises ValueError for an unknown split or size, and when no identity is left in the split; see also `read_faces`.
+    identities: only the first so many of the split. Raises ValueError for an unknown split or size, and when the split
+    has no identity, or fewer than asked for; see also `read_faces`.
     """
 
     def __init__(self, source: str | Path | Grid, split: str = "train", device: str | torch.device = "cpu",
-                 size: int | None = None, seed: int = 0):
+                 size: int | None = None, seed: int = 0, identities: int | None = None):
         grid = source if isinstance(source, Grid) else read_faces(source)
         name = "Grid" if isinstance(source, Grid) else str(source)
         if split not in ("train", "test"):
@@ -146,6 +147,11 @@ class Pairs:
         keep = slice(0, n - test) if split == "train" else slice(max(n - test, 0), n)
         if test < 0 or not len(grid.identity[keep]):
             raise ValueError(f'{name}: no identities left in split "{split}": {n} in all, {test} of them held out')
+        if identities is not None:
+            if not 1 <= identities <= keep.stop - keep.start:
+                raise ValueError(f'identities: found {identities}, expected 1 to {keep.stop - keep.start}, as many as '
+                                 f'split "{split}" of {name} has')
+            keep = slice(keep.start, keep.start + identities)
         size = size or grid.I.shape[-1]
         self.images = {m: _shrink(getattr(grid, m)[keep], size).contiguous().to(device) for m in "IT"}
         self.values = {k: getattr(grid, k).to(device) for k in FACTORS} | {"identity": grid.identity[keep].to(device)}

@@ -107,10 +107,10 @@ class DataParallel(DistributedDataParallel):
     def __init__(self, model: nn.Module):
         super().__init__(_Loss(model))
 
-    def loss(self, x: dict[str, Tensor], weight: float) -> dict[str, Tensor]:
+    def loss(self, x: dict[str, Tensor], weight: float, cross: float | None = None) -> dict[str, Tensor]:
         alone, gaussian.noise = gaussian.noise, joint_noise
         try:
-            return self(x, weight)
+            return self(x, weight, cross)
         finally:
             gaussian.noise = alone
 
@@ -134,5 +134,5 @@ class _Loss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, x: dict[str, Tensor], weight: float) -> dict[str, Tensor]:
-        return self.model.loss(x, weight)
+    def forward(self, x: dict[str, Tensor], weight: float, cross: float | None) -> dict[str, Tensor]:
+        return self.model.loss(x, weight, cross)

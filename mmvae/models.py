@@ -77,15 +77,31 @@ class MultiModalVAE(nn.Module):
         """
         return {m: self.decoders[m](torch.cat([z[m], z["S"]], 1)) for m in modalities}
 
-    def terms(self, x: Images, weight: float = 1.0, subsets: tuple[str, ...] = ()) -> dict[str, Tensor]:
-        """Every term of the loss, per pair: each value is (B,), nats. See `loss` for the names.
+    def cross_reconstruction(self, x: Images, single: dict[str, Posterior]) -> dict[str, Tensor]:
+        """-E[log p_m(x_m | z_m, z_S)] with z_m from the posterior of x_m, but z_S from that of the other modality: the
+        swap of DMVAE (Lee & Pavlovic 2021) alone, no ELBO and no part of the stated losses [eq-why-cross].
+
+        single: the posteriors of {I} and {T}. Returns {"I": (B,), "T": (B,)}, nats.
+        """
+        swapped = {}
+        for m, other in (("I", "T"), ("T", "I")):
+            z = {m: single[m][m].sample(), "S": single[other]["S"].sample()}
+            swapped[m] = -bernoulli_log_likelihood(self.decode(z, modalities=m)[m], x[m])
+        return swapped
+
+    def terms(self, x: Images, weight: float = 1.0, subsets: tuple[str, ...] = (),
+              cross: float | None = None) -> dict[str, Tensor]:
+        """Every term of the loss, per pair: each value is (B,), nats. See `loss` for the names, and for cross.
 
         subsets: whose ELBOs to sum instead of `self.subsets`.
         """
         if observed(x) != "IT":
             raise ValueError(f'x: found modalities {sorted(x)}; a loss needs both "I" and "T"')
-        terms = {"total": x["I"].new_zeros(len(x["I"]))}  # (B,)
-        for subset, q in self.posteriors(x, subsets or self.subsets).items():
+        subsets, terms = tuple(subsets or self.subsets), {"total": x["I"].new_zeros(len(x["I"]))}  # (B,)
+        extra = () if cross is None else tuple(m for m in "IT" if m not in subsets)
+        posteriors = self.posteriors(x, subsets + extra)
+        for subset in subsets:
+            q = posteriors[subset]
             logits = self.decode({block: g.sample() for block, g in q.items()}, modalities=subset)
             reconstruction = {m: -bernoulli_log_likelihood(logits[m], x[m]) for m in subset}
             kl = {block: g.kl() for block, g in q.items()}
@@ -94,9 +110,14 @@ class MultiModalVAE(nn.Module):
             terms |= {f"{subset}.kl.{block}": k for block, k in kl.items()}
             terms[f"{subset}.elbo"] = elbo
             terms["total"] = terms["total"] - elbo
+        if cross is not None:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and cross > 0):  # at 0 it is only watched
+                swapped = self.cross_reconstruction(x, posteriors)
+            terms |= {f"cross.reconstruction.{m}": r for m, r in swapped.items()}
+            terms["total"] = terms["total"] + cross * weight * sum(swapped.values())
         return terms
 
-    def loss(self, x: Images, weight: float = 1.0) -> dict[str, Tensor]:
+    def loss(self, x: Images, weight: float = 1.0, cross: float | None = None) -> dict[str, Tensor]:
         """The loss and each of its terms, averaged over the batch: nats per pair.
 
         "total" is what is minimised, the sum of the negative ELBOs of `self.subsets`. For each of these subsets s,
@@ -104,8 +125,10 @@ class MultiModalVAE(nn.Module):
         prior, and "s.elbo" = -weight * (sum of reconstructions) - (sum of KLs): Kingma & Welling (2014), eq. 3,
         for one subset [eq-vae-elbo]; Wu & Goodman (2018), sec. 2, for their sum [eq-mumo-loss, eq-poe-v2].
         weight: of the log-likelihood against the KL, 1 for the ELBO itself.
+        cross: None for the loss of the book; a number adds cross * weight * (sum of "cross.reconstruction.m"), each from
+        `cross_reconstruction`.
         """
-        return {name: value.mean() for name, value in self.terms(x, weight).items()}
+        return {name: value.mean() for name, value in self.terms(x, weight, cross=cross).items()}
 
 
 class VanillaVAE(MultiModalVAE):

@@ -16,7 +16,7 @@ import types
 import typing
 from contextlib import nullcontext
 from copy import copy
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,9 @@ class Settings:
     clip: float = 200.0  # largest norm of the gradient, nats per pair; tight, since Adam ignores its scale anyway
     weight_decay: float = 0.1  # times the learning rate: what every weight loses of itself in an iteration
     weight: float | None = None  # of the likelihood; None: (64 / size)^2, an image weighs as it does at 64x64
+    cross: float = 0.0  # of the cross-reconstruction, beside the likelihood's weight; 0: the book's loss
+    cross_until: int | None = None  # iterations that it is added for; None: all of them
+    options: dict = field(default_factory=dict)  # further arguments of the model: {"shared": 3}
     seed: int = 0
     log_every: int = 100  # iterations; losses are read from the device only then
     checkpoint_every: int = 1000  # iterations
@@ -61,6 +64,14 @@ class Settings:
         for name in ("size", "iterations", "batch", "learning_rate", "clip", "weight", "log_every", "checkpoint_every"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: found {getattr(self, name)}, expected a positive number")
+        if not self.cross >= 0:
+            raise ValueError(f"cross: found {self.cross}, expected 0 or a positive number")
+        object.__setattr__(self, "options", json.loads(json.dumps(self.options)))  # as a file gives it back
+
+    def cross_at(self, iteration: int) -> float | None:
+        """The weight of the cross-reconstruction in this iteration; None in a run that never has it."""
+        over = self.cross_until is not None and iteration >= self.cross_until
+        return None if not self.cross else 0.0 if over else self.cross
 
     def rate(self, iteration: int) -> float:
         """The learning rate of this iteration, from 0: linear warm-up, then half a cosine down to zero."""
@@ -69,9 +80,12 @@ class Settings:
 
 
 def build(settings: Settings) -> MultiModalVAE:
-    """The untrained model of these settings; its weights depend on the seed alone."""
+    """The untrained model of these settings; its weights depend on the seed alone. ValueError: it has no such options."""
     torch.manual_seed(settings.seed)
-    return MODELS[settings.model](size=settings.size)
+    try:
+        return MODELS[settings.model](size=settings.size, **settings.options)
+    except TypeError as e:
+        raise ValueError(f"options: found {settings.options}, expected arguments of {settings.model} ({e})") from e
 
 
 def optimiser_of(model: torch.nn.Module, settings: Settings) -> torch.optim.Optimizer:
@@ -88,7 +102,7 @@ def update(model: MultiModalVAE, optimiser: torch.optim.Optimizer, x: dict[str, 
     """
     group = optimiser.param_groups[0]
     optimiser.zero_grad()
-    terms = model.loss(x, settings.weight)
+    terms = model.loss(x, settings.weight, settings.cross_at(iteration))
     terms["total"].backward()
     torch.nn.utils.clip_grad_norm_(group["params"], settings.clip)
     group["lr"] = settings.rate(iteration)
@@ -227,8 +241,9 @@ def _compiled(model: MultiModalVAE, device: torch.device) -> MultiModalVAE:
         raise ValueError("compile: found no C++ compiler (CXX, g++, clang++ or cl), which it needs on a CPU")
     loss = model.loss
 
-    def compiled(x: dict[str, Tensor], weight: float) -> dict[str, Tensor]:  # only the total has a backward
-        return {name: value if name == "total" else value.detach() for name, value in loss(x, weight).items()}
+    def compiled(x: dict[str, Tensor], weight: float, cross: float | None = None) -> dict[str, Tensor]:
+        terms = loss(x, weight, cross)  # only the total has a backward
+        return {name: value if name == "total" else value.detach() for name, value in terms.items()}
 
     model = copy(model)  # shares its weights
     model.loss = torch.compile(compiled, fullgraph=True, dynamic=False, **COMPILER)
@@ -257,9 +272,10 @@ def main(argv: list[str] | None = None):
     parser.add_argument("--threads", type=int, help="CPU threads of a process (default: PyTorch's)")
     parser.add_argument("--compile", action="store_true", help="by torch.compile: a minute at first, pays on a GPU")
     parser.add_argument("--tf32", action="store_true", help="products of fewer digits, faster on a GPU")
-    for f in fields(Settings)[1:]:  # `weight: float | None` is a float on the command line
+    for f in fields(Settings)[1:]:  # `weight: float | None` is a float on the command line, options are JSON
         kind = typing.get_args(f.type)[0] if isinstance(f.type, types.UnionType) else f.type
-        parser.add_argument(f"--{f.name.replace('_', '-')}", type=kind, default=f.default)
+        default = {} if kind is dict else f.default
+        parser.add_argument(f"--{f.name.replace('_', '-')}", type=json.loads if kind is dict else kind, default=default)
     try:
         if "--publish" in argv:
             from .weights import main as publish  # it trains by this module
