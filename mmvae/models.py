@@ -49,7 +49,9 @@ class MultiModalVAE(nn.Module):
     """What all models share: latent blocks, a loss that sums negative ELBOs, the decoding of a partitioned z.
 
     A model adds its encoders and `posteriors`. blocks: {block: dimensions}. subsets: those that carry an ELBO.
+    log_likelihood(decoder's output, x_m) -> (B,) nats: of another kind of data, if replaced.
     """
+    log_likelihood = staticmethod(bernoulli_log_likelihood)
 
     def __init__(self, size: int, blocks: dict[str, int], subsets: tuple[str, ...]):
         super().__init__()
@@ -86,7 +88,7 @@ class MultiModalVAE(nn.Module):
         swapped = {}
         for m, other in (("I", "T"), ("T", "I")):
             z = {m: single[m][m].sample(), "S": single[other]["S"].sample()}
-            swapped[m] = -bernoulli_log_likelihood(self.decode(z, modalities=m)[m], x[m])
+            swapped[m] = -self.log_likelihood(self.decode(z, modalities=m)[m], x[m])
         return swapped
 
     def terms(self, x: Images, weight: float = 1.0, subsets: tuple[str, ...] = (),
@@ -103,7 +105,7 @@ class MultiModalVAE(nn.Module):
         for subset in subsets:
             q = posteriors[subset]
             logits = self.decode({block: g.sample() for block, g in q.items()}, modalities=subset)
-            reconstruction = {m: -bernoulli_log_likelihood(logits[m], x[m]) for m in subset}
+            reconstruction = {m: -self.log_likelihood(logits[m], x[m]) for m in subset}
             kl = {block: g.kl() for block, g in q.items()}
             elbo = -weight * sum(reconstruction.values()) - sum(kl.values())
             terms |= {f"{subset}.reconstruction.{m}": r for m, r in reconstruction.items()}
@@ -149,7 +151,7 @@ class VanillaVAE(MultiModalVAE):
     def decode(self, z: Latents, modalities: str = "IT") -> Images:
         """{"Z": (B, latent)} -> {"I": logits (B, 1, H, W), "T": logits (B, 1, H, W)}."""
         pair = self.decoders["IT"](z["Z"])  # (B, 2, H, W)
-        return {m: logits for m, logits in zip("IT", pair.split(1, 1)) if m in modalities}
+        return {m: logits for m, logits in zip("IT", pair.chunk(2, 1)) if m in modalities}
 
 
 class MuMoVAE(MultiModalVAE):

@@ -59,7 +59,7 @@ def test_the_published_numbers_are_those_of_the_published_weights(name, unseen):
 @every_model
 def test_a_published_model_is_of_the_profile_that_the_book_states(name):
     record = weights.info(name)
-    assert record["settings"] == asdict(CPU.settings(name)), "publish anew, or set PROFILES['cpu'] to what is published"
+    assert train.Settings(**record["settings"]) == CPU.settings(name), "publish anew, or set PROFILES['cpu'] to what is published"
     assert record["settings"]["weight"] == 1 and record["data"] == weights.info("mumo")["data"] != record["test_data"]
     assert record["parameters"] == sum(p.numel() for p in mmvae.MODELS[name](size=CPU.size).parameters())
     assert {"python", "torch", "numpy", "device"} <= set(record["versions"]) and record["machine"]["threads"] >= 1
