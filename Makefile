@@ -4,7 +4,7 @@ PROFILE ?= cpu
 PY = .venv/bin/python
 STAMP = .venv/.made
 
-.PHONY: help env book site site-smoke execute test serve gpu publish repo clean
+.PHONY: help env book site site-smoke execute test serve gpu publish results repo clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -44,6 +44,9 @@ gpu: ## execute the notebooks in the gpu profile: full training at 64x64
 publish: $(STAMP) ## train the published models anew (long; PROFILE=cpu or gpu); draw the README's traversal
 	@$(PY) -m mmvae.train --publish --profile $(PROFILE) --jobs 2
 	@$(PY) book/traversal.py
+
+results: $(STAMP) ## run the grid of chapters 8 and 9 (hours; goes on where it was stopped), write its numbers
+	@$(PY) -m mmvae.results --jobs 2
 
 repo: ## set the repository's address everywhere: make repo URL=https://github.com/owner/name
 	@$(PYTHON) book/repo.py $(URL)

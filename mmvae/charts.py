@@ -3,7 +3,8 @@ import hashlib
 import html
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -54,6 +55,32 @@ def figure(fig, alt: str) -> Picture:
     text = re.sub(r'(<svg [^>]*?)height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     return Picture(text.encode(), "svg", width, alt, png.getvalue())
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells that a notebook shows as an HTML table."""
+    html: str
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table of HTML cells under a head; the first cell of a row is its name."""
+    def line(cells, tag):
+        return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
+
+    body = "".join(line(row, "td") for row in rows)
+    return Table(f'<table class="table"><thead>{line(head, "th")}</thead><tbody>{body}</tbody></table>')
+
+
+def block(name: str) -> str:
+    """A block's name in its colour, as HTML."""
+    if name == "Z":
+        return "z"
+    key = f"z{name.lower()}"
+    return f'<span class="{key}" style="color:var(--{key}-text,{COLOURS[name]})">z<sub>{name}</sub></span>'
 
 
 def _block(name: str) -> str:

@@ -12,6 +12,7 @@ from .picture import COLOURS, Picture
 
 NAMES = {"vanilla": "Vanilla VAE", "mumo": "MuMo-VAE", "poe-v1": "MMPOE-VAE v1", "poe-v2": "MMPOE-VAE v2",
          "wg-v1": "WG-VAE v1", "wg-v2": "WG-VAE v2"}
+SHORT = {model: name.replace("-VAE", "").replace(" VAE", "") for model, name in NAMES.items()}
 GROUND = "#8a8a8a"  # observed images: white type on it is large and bold
 X = {"x": 34, "encoder": 158, "product": 240, "z": 322, "decoder": 444, "out": 566}  # the columns' middles
 Y = {"I": 44, "S": 134, "T": 224, "Z": 134, "IT": 134}  # the rows' middles

@@ -44,7 +44,7 @@ def everything(model: MultiModalVAE, train: Pairs, test: Pairs, weight: float, j
     """The long measurement, a minute or two: what `numbers` says, and
 
     "likelihood": {subset: {K: mean over "n" pairs, nats per pair}}, K = 1 being the ELBO;
-    "probes_of_samples", "verification", "mig", "dci": see `mmvae.probes`; "cross", "coherence", "experts": see
+    "probes_of_samples", "verification", "effects", "mig", "dci": see `mmvae.probes`; "cross", "coherence", "experts": see
     `mmvae.synthesis`. judge: see `judge`.
     """
     pairs = max(1, min(LIKELIHOOD_PAIRS, n // 4))
@@ -60,6 +60,7 @@ def everything(model: MultiModalVAE, train: Pairs, test: Pairs, weight: float, j
     steps = {"numbers": lambda: numbers(model, train, test, weight, n), "likelihood": likelihoods,
              "probes_of_samples": lambda: probes(model, train, test, n, samples=True),
              "verification": lambda: probing.verification(model, train, test, n),
+             "effects": lambda: probing.effects(model, test),
              "mig": lambda: probing.mig(model, test, draws=min(10_000, 4 * n)),
              "dci": lambda: probing.dci(model, train, test, min(10_000, 4 * n)),
              "cross": lambda: synthesis.cross_modal(model, judge, n // 8),

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .charts import figure, heatmap, loss_curves, style
+from .charts import block, figure, heatmap, loss_curves, style, table
 from .picture import COLOURS, GREY, Label, Picture, grid
 
-__all__ = ["COLOURS", "GREY", "Picture", "contact_sheet", "cross_modal", "figure", "grid", "heatmap",
-           "loss_curves", "pairs", "prior_samples", "reconstructions", "style", "sweeps", "traversal",
+__all__ = ["COLOURS", "GREY", "Picture", "block", "contact_sheet", "cross_modal", "figure", "grid", "heatmap",
+           "loss_curves", "pairs", "prior_samples", "reconstructions", "style", "sweeps", "table", "traversal",
            "traversal_gif", "traversal_strip"]
 
 

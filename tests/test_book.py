@@ -58,6 +58,9 @@ def test_the_chapters_are_there():
         "05_mmpoe_v1",
         "06_mmpoe_v2",
         "07_side_by_side",
+        "08_what_did_they_learn",
+        "09_why_the_partition",
+        "10_exact_oracle",
     ]
 
 

@@ -108,3 +108,40 @@ def test_imagining_the_partner_by_way_of_z_is_the_exact_conditional(linear):
     np.testing.assert_allclose(W[T] @ gain, to_T, atol=1e-10)
     np.testing.assert_allclose(W[T] @ var @ W[T].T + noise[np.ix_(T, T)],
                                C[np.ix_(T, T)] - to_T @ C[np.ix_(I, T)], atol=1e-10)
+
+
+def test_moving_private_latents_into_the_shared_block_changes_no_term_of_mumo():
+    """eq-why-indifferent: the KLs of all subsets, and both decoders, of chapter 9's rewired model."""
+    import mmvae
+
+    names = {cell: defined_in("09_why_the_partition", cell, name) for cell, name in (("wires", "wires"),)}
+    rows = defined_in("09_why_the_partition", "wires", "rows")
+    rewired = defined_in("09_why_the_partition", "move-decoders", "rewired")
+    moved = defined_in("09_why_the_partition", "move", "moved", wires=names["wires"], rows=rows, rewired=rewired)
+    torch.manual_seed(0)
+    old = mmvae.MODELS["mumo"](size=16)
+    new = moved(old)
+    x = {m: torch.rand(5, 1, 16, 16) for m in "IT"}
+    with torch.no_grad():
+        for s, q in old.posteriors(x, ("I", "T", "IT")).items():
+            r = new.posteriors(x, (s,))[s]
+            torch.testing.assert_close(sum(g.kl() for g in r.values()), sum(g.kl() for g in q.values()))
+            assert all(r[m].kl().abs().max() == 0 for m in s)  # idle
+        z = {b: torch.randn(5, d) for b, d in old.blocks.items()}
+        there = {"I": torch.randn(5, 2), "S": torch.cat([z["S"], z["I"], z["T"]], 1), "T": torch.randn(5, 2)}
+        torch.testing.assert_close(new.decode(there), old.decode(z), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("precision", [0.3, 1.0, 70.0])
+def test_an_idle_expert_and_the_prior_shrink_what_they_meet(precision):
+    """eq-why-price: against the normalised product of three densities on a fine grid."""
+    from mmvae import Gaussian, product_of_experts
+
+    mu = torch.tensor([[1.3]])
+    q = product_of_experts([Gaussian(mu, -torch.tensor([[precision]]).log()), Gaussian(mu * 0, mu * 0)])
+    z = np.linspace(-8, 8, 200_001)
+    p = np.exp(-0.5 * precision * (z - 1.3) ** 2 - z ** 2)
+    p /= p.sum()
+    assert (p * z).sum() == pytest.approx(1.3 * precision / (precision + 2), rel=1e-5)
+    assert q.mu.item() == pytest.approx((p * z).sum(), rel=1e-5)
+    assert q.precision.item() == pytest.approx(precision + 2, rel=1e-5)

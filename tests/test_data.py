@@ -65,6 +65,18 @@ def test_splits_are_disjoint_and_together_everything(path):
     assert len(train) == 3 * A * E * L and len(test) == 2 * A * E * L
 
 
+def test_fewer_identities_are_the_first_of_the_split(path):
+    for split, first in (("train", 0), ("test", 3)):
+        all_of_them, two = Pairs(path, split), Pairs(path, split, identities=2)
+        assert two.values["identity"].tolist() == [first, first + 1] and two.shape == (2, A, E, L)
+        assert all(torch.equal(two.images[m], all_of_them.images[m][:2]) for m in "IT")
+        assert two.sample(500)[1]["identity"].unique().tolist() == [first, first + 1]
+    assert Pairs(path, identities=3).fingerprint == Pairs(path).fingerprint != Pairs(path, identities=2).fingerprint
+    for wrong in (0, -1, 4):
+        with pytest.raises(ValueError, match=f'identities: found {wrong}, expected 1 to 3, as many as split "train" of .*faces.h5'):
+            Pairs(path, identities=wrong)
+
+
 def test_sampling_is_reproducible_from_a_seed(path):
     first, second, other = Pairs(path, seed=1), Pairs(path, seed=1), Pairs(path, seed=2)
     for _ in range(3):

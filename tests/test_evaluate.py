@@ -1,110 +1,176 @@
-"""evaluate.py: the held-out terms are means of the loss's, and probes find what was planted."""
+"""evaluate.py: every row of the table in one record, a judge that is trained once, and the command."""
 import json
+import math
+from functools import partial
 
 import pytest
 import torch
-from torch import nn
 
 import mmvae
-from mmvae import Gaussian, evaluate
-from mmvae.data import FACTORS, Grid, Pairs
-from mmvae.train import Settings, fit
+import planted
+from mmvae import evaluate, likelihood, probes, synthesis
+from mmvae.data import FACTORS, Pairs
+from mmvae.train import Settings, fit, load_run
+
+SHORT = {"n", "heldout", "probes", "parameters"}
+LONG = SHORT | {"likelihood", "probes_of_samples", "verification", "effects", "mig", "dci", "cross", "coherence",
+                "experts"}
 
 
 @pytest.fixture(scope="module")
-def grid():
-    """Images that state their own factors: pixel (0, k) is factor k of the image, scaled to 0..255."""
-    n, a, e, l = 6, 8, 5, 5  # noqa: E741
-    values = dict(identity=torch.arange(n), azimuth=torch.linspace(-90, 90, a), elevation=torch.linspace(-30, 30, e),
-                  light=torch.linspace(-80, 80, l))
-    images = {}
-    for m, third in (("I", e), ("T", l)):
-        index = torch.meshgrid(torch.arange(n), torch.arange(a), torch.arange(third), indexing="ij")
-        images[m] = torch.zeros(n, a, third, 16, 16, dtype=torch.uint8)
-        for k, i in enumerate(index):
-            images[m][:, :, :, 0, k] = (i * 30).to(torch.uint8)
-    return Grid(**images, **values, test_identities=3)
+def splits():
+    return planted.splits()
 
 
-class Oracle(nn.Module):
-    """A 'model' whose blocks hold just the factors they should: zI elevation, zT light, zS identity and azimuth."""
-    blocks, subsets = {"I": 2, "S": 2, "T": 1}, ("I", "T", "IT")
-
-    def posterior(self, x):
-        like = next(iter(x.values()))
-        pixels = {m: image[:, 0, 0, :3] * 8.5 for m, image in x.items()}  # (B, 3) grid indices
-        shared = next(iter(pixels.values()))[:, :2] - 2
-        zeros = like.new_zeros(len(like), 1)
-
-        def certain(mu):
-            return Gaussian(mu, torch.full_like(mu, -6.0))
-
-        I = certain(pixels["I"][:, 2:] - 2) if "I" in pixels else Gaussian(zeros, zeros)
-        T = certain(pixels["T"][:, 2:] - 2) if "T" in pixels else Gaussian(zeros, zeros)
-        # the second latent of I has collapsed; its tiny mean would tell azimuth to a careless probe
-        collapsed = Gaussian(1e-3 * shared[:, 1:], zeros)
-        I = Gaussian(torch.cat([I.mu, collapsed.mu], 1), torch.cat([I.logvar, collapsed.logvar], 1))
-        return {"I": I, "S": certain(shared), "T": T}
+@pytest.fixture(scope="module")
+def by_hand(splits):
+    return synthesis.Judge(dict(zip(("train", "test"), splits)), planted.Reader(), {})
 
 
-def test_probes_find_the_planted_partition_and_nothing_else(grid):
-    train, test = Pairs(grid), Pairs(grid, "test")
-    scores = evaluate.probes(Oracle(), train, test, n=1000)
-    assert set(scores) == {f"{s}.{b}.{f}.{p}" for s in ("I", "T", "IT") for b in "IST" for f in FACTORS
-                           for p in ("linear", "knn")}
-    chance = 1 / 3
-    for probe in ("linear", "knn"):
-        table = {(b, f): scores[f"IT.{b}.{f}.{probe}"] for b in "IST" for f in FACTORS}
-        for block, factor in (("I", "elevation"), ("T", "light"), ("S", "azimuth"), ("S", "identity")):
-            assert table.pop((block, factor)) > 0.95
-        for (block, factor), score in table.items():
-            assert score < (chance + 0.12 if factor == "identity" else 0.05), (block, factor)
-        assert scores[f"I.T.light.{probe}"] == 0 and scores[f"I.T.identity.{probe}"] == chance  # T was not observed
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "faces.h5"
+    mmvae.faces.write(path, identities=2, test_identities=2, size=16, progress=False)
+    return path
 
 
-def test_heldout_is_the_mean_of_the_terms_and_leaves_the_random_state(grid):
-    pairs = Pairs(grid, "test")
+def test_the_names_of_one_module_stay_importable():
+    from mmvae.evaluate import codes, heldout, latent_kl, partition, probes as table, subsets_of
+    assert (heldout, latent_kl, subsets_of) == (likelihood.heldout, likelihood.latent_kl, likelihood.subsets_of)
+    assert (codes, partition, table) == (probes.codes, probes.partition, probes.probes)
+    assert all(hasattr(evaluate, name) for name in evaluate.__all__)
+
+
+def finite(value):
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return math.isfinite(value) if parts is None else all(map(finite, parts))
+
+
+@pytest.mark.parametrize("name", ["vanilla", "mumo", "wg-v1"])
+def test_everything_is_what_each_measurement_says(name, splits, by_hand):
     torch.manual_seed(0)
-    model = mmvae.MODELS["poe-v1"](size=16)
+    model, (train, test) = mmvae.MODELS[name](size=16), splits
     state = torch.get_rng_state()
-    values = evaluate.heldout(model, pairs, weight=3.0, n=512)
+    found = evaluate.everything(model, train, test, 16.0, by_hand, n=64, progress=False)
     assert torch.equal(state, torch.get_rng_state())
-    assert values == evaluate.heldout(model, pairs, weight=3.0, n=512)
-    generator = torch.Generator().manual_seed(0)
+    assert set(found) == LONG and finite(found) and json.loads(json.dumps(found)) == found
+    assert {k: found[k] for k in SHORT} == evaluate.numbers(model, train, test, 16.0, 64)
+    assert found["heldout"] == likelihood.heldout(model, test, 16.0, 64)
+    assert found["parameters"] == sum(p.numel() for p in model.parameters())
+    assert found["probes"] == probes.probes(model, train, test, 64) != found["probes_of_samples"]
+    assert found["verification"] == probes.verification(model, train, test, 64)
+    assert found["effects"] == probes.effects(model, test)
+    assert found["mig"] == probes.mig(model, test, 256) and found["dci"] == probes.dci(model, train, test, 256)
+    assert found["cross"] == synthesis.cross_modal(model, by_hand, 8)
+    assert found["coherence"] == synthesis.joint_coherence(model, by_hand, 16)
+    assert found["experts"] == synthesis.experts(model, test, 64) and (found["experts"] == {}) == (name == "vanilla")
+
+
+def test_the_likelihood_is_of_each_subset_and_grows_with_the_draws(splits, by_hand, monkeypatch):
+    """The cheap measurements aside: the same pairs for every subset, a quarter of n of them."""
+    aside = {probes: ("verification", "effects", "mig", "dci"), synthesis: ("cross_modal", "joint_coherence")}
+    for module, name in ((module, name) for module, names in aside.items() for name in names):
+        monkeypatch.setattr(module, name, lambda *a, **k: {})
+    monkeypatch.setattr(evaluate, "probes", lambda *a, **k: {})
     torch.manual_seed(0)
-    with torch.no_grad():
-        batches = [model.terms(pairs.sample(256, generator)[0], 3.0, ("I", "T", "IT")) for _ in range(2)]
-    for name, value in values.items():
-        assert value == pytest.approx(torch.cat([b[name] for b in batches]).double().mean().item(), rel=1e-6)
-    for s in ("I", "T", "IT"):
-        parts = {k: v for k, v in values.items() if k.startswith(f"{s}.")}
-        elbo = -sum(v * (3 if "reconstruction" in k else 1) for k, v in parts.items() if not k.endswith("elbo"))
-        assert parts[f"{s}.elbo"] == pytest.approx(elbo, rel=1e-5)
+    model = mmvae.MODELS["poe-v2"](size=16)
+    found = evaluate.everything(model, *splits, 4.0, by_hand, n=12, progress=False)["likelihood"]
+    assert found.pop("n") == 3 and set(found) == {"I", "T", "IT"}
+    x, _ = splits[1].sample(3, torch.Generator().manual_seed(1))
+    for s, values in found.items():
+        assert list(values) == ["1", "10", "100", "1000"] and sorted(values.values()) == list(values.values())
+        again = likelihood.log_likelihood(model, {m: x[m] for m in s}, (10, 1000), weight=4.0)
+        assert {k: values[str(k)] for k in again} == pytest.approx({k: v.mean().item() for k, v in again.items()})
+    most = evaluate.everything(model, *splits, 4.0, by_hand, n=1, progress=False)["likelihood"]
+    assert most["n"] == 1
 
 
-def test_latent_kl_adds_up_to_the_kl():
-    q = Gaussian(torch.randn(50, 4), torch.randn(50, 4))
-    torch.testing.assert_close(evaluate.latent_kl(q).sum(), q.kl().mean())
+# ---------------------------------------------------------------- the judge
+
+
+def test_a_judge_is_trained_once(faces, tmp_path, monkeypatch):
+    """On the images of both splits and, if asked, on heads rendered freely; found again under a hash of the data."""
+    train, test = Pairs(faces), Pairs(faces, "test")
+    trained, learn = [], synthesis.read_out
+
+    def spy(images, factors, iterations, **options):
+        trained.append((len(images), {k: len(v) for k, v in factors.items()}, factors["identity"].unique().tolist()))
+        return learn(images, factors, iterations, **options)
+
+    monkeypatch.setattr(synthesis, "read_out", spy)
+    first = evaluate.judge(train, test, tmp_path, free=False, iterations=3, progress=False)
+    grid = 4 * 21 * 22  # four people, 21 azimuths, 11 elevations and 11 lights
+    assert trained == [(grid, dict.fromkeys(FACTORS, grid), [0, 1, 2, 3])] and set(first.errors) == set(FACTORS)
+    again = evaluate.judge(train, test, tmp_path, free=False, iterations=3, progress=False)
+    assert len(trained) == 1 and first.errors == again.errors and first.reader.scale == again.reader.scale
+    assert all(torch.equal(a, b) for a, b in zip(first.reader.parameters(), again.reader.parameters()))
+    assert again.people.tolist() == [2, 3] and again.unseen == slice(2, 4) and not again.reader.training
+    evaluate.judge(train, test, tmp_path, free=True, iterations=3, progress=False)
+    assert trained[1] == (grid + 480, dict.fromkeys(FACTORS, grid + 480), [0, 1, 2, 3])  # 40 poses, 3 lamps, 4 people
+    evaluate.judge(train, test, tmp_path, free=False, iterations=4, progress=False)
+    other = Pairs(planted.grid())
+    evaluate.judge(other, planted.splits()[1], tmp_path, free=False, iterations=3, progress=False)
+    assert len(trained) == 4 and len(list(tmp_path.glob("read-out-16-*.safetensors"))) == 4
+
+
+# ---------------------------------------------------------------- a run
 
 
 @pytest.mark.parametrize("name", ["vanilla", "wg-v1"])
-def test_measure_writes_a_record_with_everything_a_number_depends_on(name, grid, tmp_path):
-    train, test = Pairs(grid), Pairs(grid, "test")
+def test_measure_writes_a_record_with_everything_a_number_depends_on(name, splits, by_hand, tmp_path):
+    train, test = splits
     fit(Settings(model=name, size=16, iterations=5, batch=8), train, tmp_path, progress=False)
-    record = evaluate.measure(tmp_path, train, test, n=300)
+    record = evaluate.measure(tmp_path, train, test, n=64)
     assert json.loads((tmp_path / "metrics.json").read_text()) == record
-    assert {"settings", "data", "versions", "machine", "n", "heldout", "probes", "parameters"} == set(record)
-    with pytest.raises(ValueError, match="trained on data"):
-        evaluate.measure(tmp_path, test, train, n=300)
+    about = {"settings", "data", "versions", "machine"}
+    assert set(record) == SHORT | about and record["data"] == train.fingerprint
+    assert record["heldout"] == likelihood.heldout(load_run(tmp_path), test, 16.0, 64)  # weighted as in training
+    record = evaluate.measure(tmp_path, train, test, 64, by_hand)
+    assert set(record) == LONG | about and json.loads((tmp_path / "metrics.json").read_text()) == record
+    with pytest.raises(ValueError, match="trained on data .* asked to measure on"):
+        evaluate.measure(tmp_path, test, train, n=64)
 
 
-def test_the_command_prints_what_it_writes(tmp_path, capsys):
-    mmvae.faces.write(tmp_path / "faces.h5", identities=2, test_identities=2, size=16, progress=False)
-    settings = Settings(model="mumo", size=16, iterations=3, batch=8)
-    fit(settings, Pairs(tmp_path / "faces.h5"), tmp_path / "run", progress=False)
-    evaluate.main([str(tmp_path / "run"), str(tmp_path / "faces.h5")])
-    record, printed = json.loads((tmp_path / "run" / "metrics.json").read_text()), capsys.readouterr().out
-    assert f"{record['heldout']['IT.elbo']:.1f} nats per pair" in printed
+@pytest.fixture
+def command(faces, tmp_path, monkeypatch):
+    """Two runs, a build folder of their own, and a judge that has hardly been trained."""
+    monkeypatch.setenv("MMVAE_BUILD", str(tmp_path / "build"))
+    monkeypatch.setattr(evaluate, "judge", partial(evaluate.judge, iterations=3))
+    runs = [str(tmp_path / name) for name in ("mumo", "vanilla")]
+    for run in runs:
+        fit(Settings(run.rsplit("/", 1)[1], size=16, iterations=3, batch=8), Pairs(faces), run, progress=False)
+    out = tmp_path / "out.json"
+    return runs, ["--data", str(faces), "--out", str(out), "--pairs", "32"], out
+
+
+def test_the_command_prints_what_it_writes(command, capsys):
+    runs, options, out = command
+    evaluate.main([*runs, *options])
+    found, printed = json.loads(out.read_text()), capsys.readouterr().out
+    assert list(found) == runs and all(LONG < set(record) and record["n"] == 32 for record in found.values())
+    for run in runs:
+        assert found[run] == json.loads(open(f"{run}/metrics.json").read())
+        assert f"{run}: ELBO of {{I,T}}, held out: {found[run]['heldout']['IT.elbo']:.1f} nats per pair" in printed
+    shown = [line.split() for line in printed.splitlines() if line.startswith("  ")]
+    assert [name for name, _ in shown] == [f"IT.{b}.{f}.knn" for b in "ISTZ" for f in FACTORS]
+    assert shown[0][1] == f"{found[runs[0]]['probes']['IT.I.identity.knn']:.2f}"
+
+
+def test_the_command_keeps_what_it_has_when_a_run_cannot_be_measured(command, capsys):
+    """Here one on other data; a folder without a run is named before anything is measured."""
+    runs, options, out = command
+    other = f"{runs[1]}-other"
+    fit(Settings("vanilla", size=16, iterations=3, batch=8), planted.splits()[0], other, progress=False)
+    for bad, message in ((other, "trained on data"), (f"{runs[1]}-none", "no settings.json")):
+        with pytest.raises(SystemExit) as stop:
+            evaluate.main([runs[0], bad, *options])
+        error = [line for line in capsys.readouterr().err.splitlines() if message in line]
+        assert stop.value.code == 1 and len(error) == 1 and bad in error[0]
+    assert list(json.loads(out.read_text())) == runs[:1]
+
+
+def test_a_missing_data_file_is_named(command, capsys):
+    runs, options, _ = command
     with pytest.raises(SystemExit):
-        evaluate.main([str(tmp_path / "nothing"), str(tmp_path / "faces.h5")])
-    assert "no settings.json" in capsys.readouterr().err
+        evaluate.main([*runs, "--data", "nowhere.h5"])
+    assert "nowhere.h5: no such file" in capsys.readouterr().err

@@ -77,7 +77,7 @@ def test_a_non_finite_loss_stops_with_the_iteration_and_the_term(pairs, tmp_path
         value = log_likelihood(logits, image)
         return value * math.nan if len(calls) == 4 * 23 + 1 else value  # MMPOE v2 calls it four times an iteration
 
-    monkeypatch.setattr(mmvae.models, "bernoulli_log_likelihood", failing)
+    monkeypatch.setattr(mmvae.models.MultiModalVAE, "log_likelihood", staticmethod(failing))
     with pytest.raises(FloatingPointError, match=r"iteration 23: total is nan.*last good checkpoint"):
         fit(Settings(**BASE), pairs, tmp_path, progress=False)
     assert sorted(tmp_path.glob("checkpoint-*"))[-1].name == "checkpoint-00000020.safetensors"
