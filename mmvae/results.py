@@ -27,8 +27,8 @@ from .data import Pairs
 from .train import Settings, write_atomically
 
 SIZE = 32  # pixels a side
-LONG, SHORT = 10_000, 4_000  # iterations of the main table, and of a study that compares many variants
-FIVE, THREE = range(5), range(3)  # seeds
+LONG, SHORT = 10_000, 3_000  # iterations of the main table, and of a study that compares many variants
+FIVE, THREE, TWO = range(5), range(3), range(2)  # seeds
 BOTH = "mumo", "poe-v2"
 TRAINED_BY = gaussian, nets, models, data, checkpoint, train
 MEASURED_BY = likelihood, probes, synthesis, evaluate
@@ -71,18 +71,18 @@ def _variants():
     yield "marginals", "I", "poe-v2", FIVE, 50, {"options": {"subsets": ["I", "IT"]}}
     yield "marginals", "T", "poe-v2", FIVE, 50, {"options": {"subsets": ["T", "IT"]}}
     yield "prior", "inside", "poe-v2", FIVE, 50, {"options": {"single_prior": True}}
-    for weight in (16.0, 1.0):  # 4 / beta at this size
-        for shared in (5, 2, 8):
-            for model in BOTH:
-                yield "weight", f"{weight:g}, {shared}", model, THREE, 50, {
-                    "weight": weight, "options": {"shared": shared}}
+    yield "length", "80000", "mumo", (4,), 50, {"iterations": 80_000}  # the seed that fails in the main table
     for private in (1, 3, 5, 4):
         for model in BOTH:
-            yield "private", f"{private}", model, THREE, 50, {"options": {"private": private}}
-    for shared in (5, 2, 8):
+            yield "private", f"{private}", model, TWO, 50, {"options": {"private": private}}
+    for weight in (16.0, 1.0):  # 4 / beta at this size
+        for shared in (5, 8):
+            for model in BOTH:
+                yield "weight", f"{weight:g}, {shared}", model, TWO, 50, {
+                    "weight": weight, "options": {"shared": shared}}
+    for shared in (5, 8):
         for model in BOTH:
-            yield "identities", f"10, {shared}", model, THREE, 10, {"options": {"shared": shared}}
-    yield "length", "80000", "mumo", range(2), 50, {"iterations": 80_000}
+            yield "identities", f"10, {shared}", model, TWO, 10, {"options": {"shared": shared}}
 
 
 def grid() -> list[Run]:

@@ -149,7 +149,7 @@ def test_the_effects_of_a_perfect_models_latents(splits):
     one pixel of 256, and in no image but its own.
     """
     found = probes.effects(Perfect(), splits[1])
-    steps = torch.tensor([4, 5, 7, 4]) * 30 / 256
+    steps = [30 * n / 256 for n in (4, 5, 7, 4)]
     assert found["travel.I"] == pytest.approx([*steps[:3], 0], abs=1e-3)
     assert found["travel.T"] == pytest.approx([0, *steps[1:]], abs=1e-3)
     assert found["shared"] == pytest.approx([0, 1, 1, 0], abs=0.05)
