@@ -75,8 +75,8 @@ class Profile:
 
     def train(self, model: str, progress: bool = True, **changes) -> models.MultiModalVAE:
         """The trained model, in eval mode: published, or trained now, resumed, or loaded if the build folder has it."""
-        if self._loads(model, changes):
-            return weights.load(model, self.device)
+        if name := self._published(model, changes):
+            return weights.load(name, self.device)
         settings, run_dir = self.settings(model, **changes), self.run_dir(model, **changes)
         run_dir.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{run_dir}.lock"):  # two notebooks that ask for one run train it once
@@ -84,8 +84,8 @@ class Profile:
 
     def log(self, model: str, **changes) -> dict[str, np.ndarray]:
         """The training log of a model that `train` has returned: {column: array}."""
-        if self._loads(model, changes):
-            return {column: np.array(values) for column, values in weights.info(model)["log"].items()}
+        if name := self._published(model, changes):
+            return {column: np.array(values) for column, values in weights.info(name)["log"].items()}
         return train.read_log(self.run_dir(model, **changes))
 
     def measure(self, model: str, n: int = 4096, **changes) -> dict:
@@ -94,18 +94,20 @@ class Profile:
         Of a published model its record, which holds the same numbers: tests/test_weights.py measures them again.
         """
         from .evaluate import measure, numbers
-        published = self._loads(model, changes)
-        if published and n == weights.info(model)["n"]:
-            return weights.info(model)
+        published = self._published(model, changes)
+        if published and n == weights.info(published)["n"]:
+            return weights.info(published)
         size = self.settings(model, **changes).size
         pairs = self.pairs("train", size), self.pairs("test", size)
         if published:
-            return weights.info(model) | numbers(self.train(model), *pairs, self.weight, n)
+            return weights.info(published) | numbers(self.train(model, **changes), *pairs, self.weight, n)
         return measure(self.run_dir(model, **changes), *pairs, n)
 
-    def _loads(self, model: str, changes: dict) -> bool:
-        """Whether `train` loads this model as published: in the cpu profile, if nothing is changed."""
-        return self.published and self.settings(model, **changes) == self.settings(model)
+    def _published(self, model: str, changes: dict) -> str | None:
+        """The name under which `train` finds this model among the published ones: in the cpu profile, if it is there."""
+        same = (name for name, (of, its) in weights.RECIPES.items()
+                if of == model and self.settings(model, **its) == self.settings(model, **changes))
+        return next(same, None) if self.published else None
 
 
 PROFILES = {

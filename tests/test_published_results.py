@@ -60,20 +60,20 @@ def test_spread_is_the_mean_and_the_deviation_of_the_sample(numbers, digits, tex
 
 
 def test_six_digits_are_kept_of_every_number():
-    value = {"a": [1 / 3, {"b": -123456.789}], "c": 12345678, "d": "text", "e": None, "f": True, "g": 1e-12 / 3}
-    assert results._rounded(value) == {"a": [0.333333, {"b": -123457.0}], "c": 12345678, "d": "text", "e": None, "f": True,
-                                       "g": 3.33333e-13}
+    value = {"a": [1 / 3, {"b": -123456.789}], "c": 12345678, "d": "text", "e": None, "g": 1e-12 / 3}
+    short = {"a": [0.333333, {"b": -123457.0}], "c": 12345678, "d": "text", "e": None, "g": 3.33333e-13}
+    assert results._rounded(value) == short
 
 
 def test_a_missing_or_damaged_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="none.json: no such file; `make results`"):
         results.read(tmp_path / "none.json")
-    for k, (content, problem) in enumerate([("{", "Expecting property name"), (json.dumps(HEADS), "runs missing"),
-                                            ('{"runs": []}', "machine, published, reader, real_distance, size, versions missing"),
-                                            ("[]", "missing")]):
+    damage = {"{": "Expecting property name", json.dumps(HEADS): "runs missing", "[]": "missing",
+              '{"runs": []}': "machine, published, reader, real_distance, size, versions missing"}
+    for k, (content, problem) in enumerate(damage.items()):
         path = tmp_path / f"{k}.json"
         path.write_text(content)
-        with pytest.raises(ValueError, match=rf"{k}.json: found a damaged file \(.*{problem}.*expected what `make results` writes"):
+        with pytest.raises(ValueError, match=rf"{k}.json: found a damaged file \(.*{problem}.*expected what `make results`"):
             results.read(path)
 
 
@@ -86,8 +86,10 @@ def committed():
 
 
 def test_it_holds_every_run_of_the_grid_with_its_settings(committed):
-    found = {(r["study"], r["variant"], r["model"], r["seed"], r["identities"]): r["settings"] for r in committed["runs"]}
-    wanted = {(r.study, r.variant, r.settings.model, r.settings.seed, r.identities): asdict(r.settings) for r in results.grid()}
+    found = {tuple(r[k] for k in ("study", "variant", "model", "seed", "identities")): r["settings"]
+             for r in committed["runs"]}
+    wanted = {(r.study, r.variant, r.settings.model, r.settings.seed, r.identities): asdict(r.settings)
+              for r in results.grid()}
     assert len(committed["runs"]) == len(found) and found == wanted and committed["size"] == results.SIZE
 
 
@@ -111,9 +113,9 @@ def test_all_its_numbers_are_finite_and_its_versions_recorded(committed):
     assert not [path for path, number in numbers_in(committed) if not math.isfinite(number)]
     assert {"python", "torch", "numpy", "device"} <= set(committed["versions"]) and committed["machine"]["threads"] == 1
     assert set(committed["published"]) == set(mmvae.MODELS)
-    long = {"likelihood", "probes_of_samples", "verification", "mig", "dci", "cross", "coherence", "experts"}
-    for where, of in (*committed["published"].items(), *((r["model"], r) for r in committed["runs"] if r["study"] == "main")):
-        assert long <= set(of), where
+    long = {"likelihood", "probes_of_samples", "verification", "effects", "mig", "dci", "cross", "coherence", "experts"}
+    for of in (*committed["published"].values(), *(r for r in committed["runs"] if r["study"] == "main")):
+        assert long <= set(of)
 
 
 def test_its_shares_are_between_0_and_1(committed):
@@ -124,18 +126,19 @@ def test_its_shares_are_between_0_and_1(committed):
 
 
 def test_a_likelihood_grows_with_its_draws(committed):
-    """Of one draw it is the ELBO, as on other pairs and with the KL in closed form."""
+    """Of one draw it is the ELBO, here of fewer pairs and with the KL by those draws."""
     for of in (*committed["published"].values(), *(r for r in committed["runs"] if r["study"] == "main")):
         for s in ("I", "T", "IT"):
             if s in of["likelihood"]:
                 values = [of["likelihood"][s][k] for k in ("1", "10", "100", "1000")]
                 assert values == sorted(values)
-                assert values[0] == pytest.approx(of["heldout"][f"{s}.elbo"], rel=0.05)
+        assert of["likelihood"]["IT"]["1"] == pytest.approx(of["heldout"]["IT.elbo"], rel=0.05)
 
 
 def test_reevaluating_the_published_weights_stays_within_tolerance(committed, unseen):
     """What needs no training head. The terms and the experts are of the same pairs and noise: they move with CPUs and
-    versions alone. The likelihood is of the same pairs, with a hundredth of the draws: K = 1 and 10 within half a nat.
+    versions alone. The likelihood is of the same pairs, from 20 draws for 1000: where K = 1 and 10 are six to eight nats
+    apart, each is within one.
     """
     published, model = committed["published"]["poe-v2"], mmvae.load("poe-v2")
     heldout = likelihood.heldout(model, unseen, 1.0, published["n"])
@@ -145,6 +148,6 @@ def test_reevaluating_the_published_weights_stays_within_tolerance(committed, un
     x, _ = unseen.sample(published["likelihood"]["n"], torch.Generator().manual_seed(1))
     assert len(x["I"]) == evaluate.LIKELIHOOD_PAIRS
     for s in ("I", "T", "IT"):
-        found = likelihood.log_likelihood(model, {m: x[m] for m in s}, (1, 10))
-        for k, values in found.items():
-            assert values.mean().item() == pytest.approx(published["likelihood"][s][str(k)], abs=0.5), (s, k)
+        found = likelihood.log_likelihood(model, {m: x[m] for m in s}, (1, 10, 20))
+        for k in (1, 10):
+            assert found[k].mean().item() == pytest.approx(published["likelihood"][s][str(k)], abs=1.0), (s, k)
