@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from tqdm.auto import tqdm
 
-from . import likelihood, probes as probing, synthesis
+from . import likelihood, nets, probes as probing, synthesis
 from .data import FACTORS, Pairs, _shrink
 from .likelihood import heldout, latent_kl, subsets_of
 from .models import MultiModalVAE
@@ -80,7 +80,8 @@ def judge(train: Pairs, test: Pairs, folder: str | Path, free: bool = True, iter
     The read-out is trained on every image of both splits, a tenth held out to measure its own error, and, if `free`, on
     the book's heads rendered with all factors free, 20 s. It is kept in `folder`, under a hash of the data.
     """
-    words = f"{train.fingerprint} {test.fingerprint} {free} {iterations} {Path(synthesis.__file__).read_text()}"
+    code = "".join(Path(module.__file__).read_text() for module in (nets, synthesis))
+    words = f"{train.fingerprint} {test.fingerprint} {free} {iterations} {code}"
     path = Path(folder) / f"read-out-{test.size}-{hashlib.sha256(words.encode()).hexdigest()[:12]}.safetensors"
     people = torch.cat([train.values["identity"], test.values["identity"]]).tolist()
     with FileLock(f"{path}.lock"):

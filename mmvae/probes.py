@@ -56,8 +56,10 @@ def probes(model: MultiModalVAE, train: Pairs, test: Pairs, n: int = 4096, seed:
     Collapsed latents (mean KL below 0.1 nats) are dropped, since a probe reads variations that no decoder uses; a
     block with no other scores at chance. samples: probe one posterior sample of each pair instead of the mean, and drop
     nothing: in a sample a collapsed latent is noise. Palumbo et al. (2023) probe shared and private; the full table
-    is ours [eq-side-r2].
+    is ours [eq-side-r2]. Raises ValueError if `test` has fewer than two identities.
     """
+    if test.shape[0] < 2:
+        raise ValueError(f"test: found {test.shape[0]} identity, expected at least two, to be told apart")
     scores = {}
     for subset in subsets_of(model):
         z, kl, factors = codes(model, train, subset, n, seed, samples)
@@ -85,7 +87,7 @@ def verification(model: MultiModalVAE, train: Pairs, test: Pairs, n: int = 4096,
     """How well each block tells two pairs of one unseen person from pairs of two: {"subset.block": AUC}; chance 0.5.
 
     Unseen people have no class to be put into. So a linear discriminant is fitted on the training identities' means,
-    and the distance in its space ranks all combinations of n / 4 pairs of unseen people: the AUC is the probability
+    (which drops what is constant within each person), and the distance in its space ranks all combinations of n / 4 pairs of unseen people: the AUC is the probability
     that a combination of one person is closer than one of two. Azimuth and private factors differ within them.
     """
     scores = {}
@@ -159,7 +161,7 @@ def effects(model: MultiModalVAE, pairs: Pairs, n: int = 8, span: float = 2.0) -
     """
     q, _ = _grid(model, pairs)
     mu = q.mu.unflatten(0, pairs.shape)  # (N, A, E, L, latents)
-    shared = mu.mean((2, 3)).flatten(0, 1).var(0) / mu.flatten(0, 3).var(0).clamp(min=1e-12)
+    shared = mu.mean((2, 3)).flatten(0, 1).var(0, correction=0) / mu.flatten(0, 3).var(0, correction=0).clamp(min=1e-12)
     rest = model.posterior(pairs.fixed(n)[0])
     found = {"shared": shared.tolist(), "kl": latent_kl(q).tolist(), "travel.I": [], "travel.T": []}
     for block, dim in model.blocks.items():
@@ -208,7 +210,7 @@ def dci(model: MultiModalVAE, train: Pairs, test: Pairs, n: int = 10_000, seed: 
     Gradient-boosted trees read each factor off all latents' means given all modalities; their importances R (latents x
     factors) say which latent serves which factor. Disentanglement: 1 - entropy of a latent's row, weighted by its
     share of R. Completeness: 1 - entropy of a factor's column, averaged. Informativeness: R^2 of the angles on unseen
-    identities, averaged [eq-learned-dci]. Angles are learnt on n pairs of training identities and tested on n / 2 of
+    identities, averaged [eq-learned-dci]. Collapsed latents take part. Angles are learnt on n pairs of training identities and tested on n / 2 of
     unseen ones; identity (for R only) on n / 4 pairs of unseen people.
     """
     subset = subsets_of(model)[-1]
@@ -235,6 +237,6 @@ def importances_to_dci(importances: np.ndarray) -> dict[str, float]:
         p = rows / np.maximum(rows.sum(1, keepdims=True), 1e-12)
         return 1 + (p * np.log(np.maximum(p, 1e-12))).sum(1) / math.log(rows.shape[1])
 
-    weight = importances.sum(1) / importances.sum()
+    weight = importances.sum(1) / max(importances.sum(), 1e-12)
     return {"disentanglement": float((weight * one_minus_entropy(importances)).sum()),
             "completeness": float(one_minus_entropy(importances.T).mean())}

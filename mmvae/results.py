@@ -32,6 +32,7 @@ FIVE, THREE, TWO = range(5), range(3), range(2)  # seeds
 BOTH = "mumo", "poe-v2"
 TRAINED_BY = gaussian, nets, models, data, checkpoint, train
 MEASURED_BY = likelihood, probes, synthesis, evaluate
+CODE = hashlib.sha256(b"".join(Path(m.__file__).read_bytes() for m in MEASURED_BY)).hexdigest()[:12]  # as imported
 FILE = weights.FOLDER / "results.json"
 
 
@@ -106,16 +107,11 @@ def _pairs(split: str, identities: int | None = None, size: int = SIZE, made: di
     return made[split, identities, size]
 
 
-def _code() -> str:
-    """A hash of what measures."""
-    return hashlib.sha256(b"".join(Path(module.__file__).read_bytes() for module in MEASURED_BY)).hexdigest()[:12]
-
-
 def _measured(run: Run) -> dict | None:
     """The numbers of a run, if the build folder has them, of this version's measuring code."""
     path = run.folder / "metrics.json"
     record = json.loads(path.read_bytes()) if path.exists() else {}
-    return record if record.get("measured_by") == _code() else None
+    return record if record.get("measured_by") == CODE else None
 
 
 def _work(run: Run):
@@ -128,7 +124,7 @@ def _work(run: Run):
     model = train.fit(run.settings, train_on, run.folder, progress=False)
     who = evaluate.judge(_pairs("train", 50), test, profiles.build_folder(), progress=False)
     record = json.loads((run.folder / "settings.json").read_text())
-    record |= {"measured_by": _code(), "seconds": float(train.read_log(run.folder)["seconds"][-1])}
+    record |= {"measured_by": CODE, "seconds": float(train.read_log(run.folder)["seconds"][-1])}
     record |= _numbers(model, train_on, test, who, run.settings.weight, thorough=run.study == "main")
     record["train"] = {k: float(v[-1]) for k, v in train.read_log(run.folder).items() if k not in ("iteration", "seconds")}
     write_atomically(run.folder / "metrics.json", json.dumps(record).encode())
@@ -159,7 +155,7 @@ def published(model, pairs: tuple[Pairs, Pairs], who: synthesis.Judge | None) ->
 def _publish(name: str) -> dict:
     torch.set_num_threads(1)
     path, info = profiles.build_folder() / "results" / f"published-{name}.json", weights.info(name)
-    key = f"{_code()} {info['sha256']}"
+    key = f"{CODE} {info['sha256']}"
     if not path.exists() or json.loads(path.read_bytes())["key"] != key:
         pairs = _pairs("train", 50, info["settings"]["size"]), _pairs("test", None, info["settings"]["size"])
         who = evaluate.judge(*pairs, profiles.build_folder(), progress=False)
@@ -195,6 +191,11 @@ def write(runs: list[Run], shown: dict[str, dict], path: Path = FILE):
     records, about = [], None
     for run in runs:
         record = _measured(run)
+        if record is None:
+            raise ValueError(f"{run.folder}: not measured yet")
+        if record["data"] != _pairs("train", run.identities).fingerprint:
+            raise ValueError(f"{run.folder}: found a run on data {record['data'][:12]}, expected "
+                             f"{_pairs('train', run.identities).fingerprint[:12]}; remove it")
         mine = {"versions": record.pop("versions"), "machine": record.pop("machine")}
         if about and mine != about:
             raise ValueError(f"{run.folder}: found {mine}, expected {about}, as of the other runs; remove it")
@@ -230,7 +231,7 @@ def read(path: str | Path = FILE) -> dict:
         missing = {"runs", "published", "versions", "machine", "size", "reader", "real_distance"} - set(found)
         if missing:
             raise ValueError(f"{', '.join(sorted(missing))} missing")
-    except ValueError as e:
+    except (ValueError, TypeError) as e:
         raise ValueError(f"{path}: found a damaged file ({e}), expected what `make results` writes") from e
     return found
 
@@ -256,7 +257,7 @@ def values(runs: list[dict], *path: str) -> np.ndarray:
 def spread(numbers, digits: int = 2) -> str:
     """Mean ± standard deviation (of the sample): "0.95 ± 0.02"; one number alone has none."""
     numbers = np.asarray(numbers, float)
-    text = f"{numbers.mean():,.{digits}f}" + (f" ± {numbers.std(ddof=1):,.{digits}f}" if len(numbers) > 1 else "")
+    text = f"{round(numbers.mean(), digits) + 0.0:,.{digits}f}" + (f" ± {numbers.std(ddof=1):,.{digits}f}" if len(numbers) > 1 else "")
     return text.replace("-", "\N{MINUS SIGN}")
 
 

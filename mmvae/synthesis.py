@@ -157,10 +157,14 @@ class Judge:
         return {k: v[index] for k, v in self.factors.items()} | {"distance": distance}
 
     def real_distance(self, n: int = 2048) -> float:
-        """Mean distance of a real unseen image to the nearest *other* render: how near the grid's images lie."""
+        """Mean distance of a real unseen image to the nearest *other* render: how near the grid's images lie.
+
+        Heads at the neutral elevation under the neutral light are in both modalities: a copy of itself does not count.
+        """
         first = len(self.real) - sum(self.test.images[m].shape[:3].numel() for m in "IT")
-        at = torch.randint(first, len(self.real), (n,), generator=torch.Generator().manual_seed(0))
-        return nearest(self.real[at].unsqueeze(1).float() / 255, self.real, exclude=at)[1].mean().item()
+        at = torch.randint(first, len(self.real), (n,), generator=torch.Generator().manual_seed(0)).to(self.real.device)
+        distance = nearest(self.real[at].unsqueeze(1).float() / 255, self.real, exclude=at)[1]
+        return distance[distance > 1e-3].mean().item()
 
     def scores(self, images: Tensor, m: str, factors: dict[str, Tensor], draws: int) -> dict[str, float]:
         """What images (B draws, 1, H, W) of modality m kept of the pairs' factors (B,), and what they varied.

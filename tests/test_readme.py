@@ -59,7 +59,7 @@ def test_the_map_names_every_file_of_the_package_and_every_chapter():
     for folder in re.findall(r"^([a-z]+)/", MAP, re.M):
         assert (ROOT / folder).is_dir()
     chapters = {path.name[:2] for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
-    assert set(re.findall(r"\b(0\d) ", MAP)) == chapters
+    assert set(re.findall(r"\b([01]\d) (?=\w)", MAP)) == chapters
 
 
 def test_the_models_are_those_of_the_package():

@@ -82,11 +82,12 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "judge", partial(evaluate.judge, free=False, iterations=3))
     monkeypatch.setattr(evaluate, "numbers", lambda model, train, test, weight, n: numbers(model, train, test, weight, 64))
     monkeypatch.setattr(evaluate, "everything", partial(everything, n=64))
-    monkeypatch.setattr(synthesis, "cross_modal", lambda model, judge, n: cross(model, judge, 8))
+    monkeypatch.setattr(synthesis, "cross_modal", lambda model, judge, n=0: cross(model, judge, 8))
+    monkeypatch.setattr(evaluate, "LIKELIHOOD_PAIRS", 4)
     monkeypatch.setattr(results, "ProcessPoolExecutor", ThreadPoolExecutor)  # its threads take what is patched here
     monkeypatch.setattr(results, "_die_with_parent", lambda: None)
     monkeypatch.setattr(weights, "info", lambda name: {"settings": {"size": 16}, "sha256": "5" * 64})
-    monkeypatch.setattr(weights, "load", lambda name: mmvae.MODELS[name](size=16))
+    monkeypatch.setattr(weights, "load", lambda name: mmvae.MODELS[weights.RECIPES[name][0]](size=16))
     yield runs
     torch.set_num_threads(threads)
 
@@ -101,7 +102,8 @@ def test_the_command_trains_measures_and_writes_what_a_chapter_reads(small, tmp_
     assert found["size"] == 16 and set(found["reader"]) == {"identity", "azimuth", "elevation", "light"}
     assert found["test_data"] == planted.splits()[1].fingerprint and found["real_distance"] > 0
     assert set(found["versions"]) == {"python", "torch", "numpy", "device"} and "threads" in found["machine"]
-    assert list(found["published"]) == list(mmvae.MODELS)
+    assert list(found["published"]) == list(weights.RECIPES)
+    assert all(set(of) == {"likelihood", "experts", "cross", "coherence"} for of in found["published"].values())
     main, base = found["runs"]
     assert [r["settings"] for r in found["runs"]] == [asdict(run.settings) for run in small]
     about = dict(study="main", variant="plain", model="vanilla", seed=0, identities=50)
@@ -120,7 +122,7 @@ def test_the_command_trains_measures_and_writes_what_a_chapter_reads(small, tmp_
         pytest.fail("did again what the build folder has")
 
     before = out.read_bytes()
-    for module, name in ((results.train, "fit"), (evaluate, "numbers"), (evaluate, "everything")):
+    for module, name in ((results.train, "fit"), (evaluate, "numbers"), (evaluate, "everything"), (results, "published")):
         monkeypatch.setattr(module, name, again)
     results.main(["--jobs", "1", "--out", str(out)])
     assert out.read_bytes() == before
