@@ -111,7 +111,7 @@ def test_imagining_the_partner_by_way_of_z_is_the_exact_conditional(linear):
 
 
 def test_moving_private_latents_into_the_shared_block_changes_no_term_of_mumo():
-    """eq-why-indifferent: the KLs of all subsets, and both decoders, of chapter 9's rewired model."""
+    """eq-mumo-indifferent: the KLs of all subsets, and both decoders, of chapter 9's rewired model."""
     import mmvae
 
     names = {cell: defined_in("09_why_the_partition", cell, name) for cell, name in (("wires", "wires"),)}
