@@ -45,7 +45,7 @@ def everything(model: MultiModalVAE, train: Pairs, test: Pairs, weight: float, j
 
     "likelihood": {subset: {K: mean over "n" pairs, nats per pair}}, K = 1 being the ELBO;
     "probes_of_samples", "verification", "effects", "mig", "dci": see `mmvae.probes`; "cross", "coherence", "experts": see
-    `mmvae.synthesis`. judge: see `judge`.
+    `mmvae.synthesis`; "sorted": see `by_role`. judge: see `judge`.
     """
     pairs = max(1, min(LIKELIHOOD_PAIRS, n // 4))
     x, _ = test.sample(pairs, torch.Generator(test.device).manual_seed(1))
@@ -65,12 +65,24 @@ def everything(model: MultiModalVAE, train: Pairs, test: Pairs, weight: float, j
              "dci": lambda: probing.dci(model, train, test, min(10_000, 4 * n)),
              "cross": lambda: synthesis.cross_modal(model, judge, n // 8),
              "coherence": lambda: synthesis.joint_coherence(model, judge, n // 4),
-             "experts": lambda: synthesis.experts(model, test, n)}
+             "experts": lambda: synthesis.experts(model, test, n),
+             "sorted": lambda: by_role(model, train, test, n)}
     record, bar = {}, tqdm(steps.items(), disable=not progress, leave=False)
     for name, step in bar:
         bar.set_description(name)
         record |= step() if name == "numbers" else {name: step()}
     return record
+
+
+def by_role(model: MultiModalVAE, train: Pairs, test: Pairs, n: int = 4096) -> dict:
+    """Of a model whose latents are all shared: {"latents": {"I", "S", "T": how many}, "probes": those of the sorted
+    latents given both modalities}; see `mmvae.synthesis.Sorted`. Of another one: empty.
+    """
+    if "S" not in model.blocks or any(dim for block, dim in model.blocks.items() if block != "S"):
+        return {}
+    by_silence = synthesis.Sorted(model, test, n)
+    scores = probes(by_silence, train, test, n)
+    return {"latents": by_silence.blocks, "probes": {k: v for k, v in scores.items() if k.startswith("IT.")}}
 
 
 def judge(train: Pairs, test: Pairs, folder: str | Path, free: bool = True, iterations: int = 6000,

@@ -8,11 +8,13 @@ from tqdm.auto import tqdm
 
 from . import faces
 from .data import AXES, FACTORS, Pairs
+from .gaussian import Gaussian
 from .models import MultiModalVAE
 from .nets import Encoder
 
 ANGLES = FACTORS[1:]  # azimuth, elevation, light
 PRIVATE = {"I": "elevation", "T": "light"}
+SPEAKS, SILENT = 5.0, 2.0  # mean precision of an expert, above and below; the prior's is 1
 
 
 def all_images(pairs: Pairs) -> tuple[Tensor, dict[str, Tensor]]:
@@ -263,3 +265,27 @@ def experts(model: MultiModalVAE, pairs: Pairs, n: int = 4096, seed: int = 0) ->
         found[f"kl.{m}"] = joint.kl(single).mean().item()
         found[f"shift.{m}"] = ((joint.mu - single.mu).square() * single.precision).mean().sqrt().item()
     return found
+
+
+class Sorted(nn.Module):
+    """A model whose latents are all shared, with these sorted by who speaks of them, as if they were the blocks I, S, T.
+
+    A latent goes to I if expert I speaks of it (mean precision on n pairs above 5) and expert T is silent (below 2; the
+    prior's is 1), to T the other way round, and to S otherwise. posterior(x) -> {"I", "S", "T": Gaussian}, so that the
+    probes of a partition can be put to it. Raises ValueError for a model with other blocks than "S".
+    """
+
+    def __init__(self, model: MultiModalVAE, pairs: Pairs, n: int = 4096):
+        super().__init__()
+        if "S" not in model.blocks or any(dim for block, dim in model.blocks.items() if block != "S"):
+            raise ValueError(f"model: found blocks {model.blocks}, expected all latents in S")
+        found = experts(model, pairs, n)
+        I, T = (torch.tensor(found[f"precision.{m}"], device=pairs.device) for m in "IT")
+        role = {"I": (I > SPEAKS) & (T < SILENT), "T": (T > SPEAKS) & (I < SILENT)}
+        role = {"I": role["I"], "S": ~(role["I"] | role["T"]), "T": role["T"]}
+        self.model, self.latents = model, {block: mask.nonzero().squeeze(1) for block, mask in role.items()}
+        self.blocks = {block: len(at) for block, at in self.latents.items()}
+
+    def posterior(self, x: dict[str, Tensor]) -> dict[str, Gaussian]:
+        q = self.model.posterior(x)["S"]
+        return {block: Gaussian(q.mu[:, at], q.logvar[:, at]) for block, at in self.latents.items()}

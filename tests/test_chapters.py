@@ -145,3 +145,18 @@ def test_an_idle_expert_and_the_prior_shrink_what_they_meet(precision):
     assert (p * z).sum() == pytest.approx(1.3 * precision / (precision + 2), rel=1e-5)
     assert q.mu.item() == pytest.approx((p * z).sum(), rel=1e-5)
     assert q.precision.item() == pytest.approx(precision + 2, rel=1e-5)
+
+
+def test_of_a_latent_that_a_picture_cannot_know_the_posterior_is_the_prior():
+    """eq-why-silent: a shared latent with no loading on x_T, in the linear-Gaussian model; the KL to it, by search."""
+    from mmvae import Gaussian, oracle
+
+    W = torch.randn(8, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    W[:4, 3:], W[4:, :1], W[4:, 1] = 0.0, 0.0, 0.0  # columns: z_I, z_S (2), z_T; the first of z_S is unknown to x_T
+    truth = oracle.LinearGaussian(W, torch.zeros(8, dtype=torch.float64), 0.5, {"I": 1, "S": 2, "T": 1})
+    x, _ = truth.sample(3)
+    mean, covariance = truth.exact_posterior({"T": x["T"]})
+    np.testing.assert_allclose(mean[:, 1], 0, atol=1e-12)
+    np.testing.assert_allclose(covariance[1], [0, 1, 0, 0], atol=1e-12)
+    logvar = torch.linspace(-3, 3, 601)[:, None]
+    assert logvar[Gaussian(0 * logvar, logvar).kl().argmin()].item() == pytest.approx(0, abs=0.006)

@@ -14,7 +14,7 @@ from mmvae.train import Settings, fit, load_run
 
 SHORT = {"n", "heldout", "probes", "parameters"}
 LONG = SHORT | {"likelihood", "probes_of_samples", "verification", "effects", "mig", "dci", "cross", "coherence",
-                "experts"}
+                "experts", "sorted"}
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,7 @@ def test_everything_is_what_each_measurement_says(name, splits, by_hand):
     assert found["mig"] == probes.mig(model, test, 256) and found["dci"] == probes.dci(model, train, test, 256)
     assert found["cross"] == synthesis.cross_modal(model, by_hand, 8)
     assert found["coherence"] == synthesis.joint_coherence(model, by_hand, 16)
+    assert found["sorted"] == evaluate.by_role(model, train, test, 64) and (found["sorted"] != {}) == (name == "wg-v1")
     assert found["experts"] == synthesis.experts(model, test, 64) and (found["experts"] == {}) == (name == "vanilla")
 
 

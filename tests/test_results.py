@@ -132,7 +132,7 @@ def test_what_other_code_measured_is_measured_again_and_not_trained(small, monke
     results._work(small[1])
     first = results._measured(small[1])
     assert first["seconds"] > 0
-    monkeypatch.setattr(results, "_code", lambda: "of another version")
+    monkeypatch.setattr(results, "CODE", "of another version")
     assert results._measured(small[1]) is None
     monkeypatch.setattr(mmvae.models.MultiModalVAE, "loss", lambda *a: pytest.fail("trained again"))
     results._work(small[1])

@@ -253,3 +253,22 @@ def test_in_a_product_precisions_add(judge):
     added = [1 + i + t for i, t in zip(found["precision.I"], found["precision.T"])]
     assert found["precision.IT"] == pytest.approx(added, rel=1e-5)
     assert synthesis.experts(mmvae.VanillaVAE(size=16), judge.test) == {}
+
+
+def test_latents_are_sorted_by_who_speaks_of_them(judge):
+    """Expert I is silent about the second latent, T about the third, I whispers about the fourth."""
+    class Experts(torch.nn.Module):
+        blocks = {"I": 0, "S": 4, "T": 0}
+        precisions = {"I": [50.0, 1.0, 50.0, 3.0], "T": [50.0, 50.0, 1.0, 50.0], "IT": [99.0, 50.0, 50.0, 52.0]}
+
+        def posterior(self, x):
+            said = torch.tensor(self.precisions["".join(m for m in "IT" if m in x)]).expand(len(next(iter(x.values()))), 4)
+            return {"S": mmvae.Gaussian(torch.arange(4.0).expand_as(said), -said.log())}
+
+    by_silence = synthesis.Sorted(Experts(), judge.test)
+    assert {b: at.tolist() for b, at in by_silence.latents.items()} == {"I": [2], "S": [0, 3], "T": [1]}
+    assert by_silence.blocks == {"I": 1, "S": 2, "T": 1}
+    q = by_silence.posterior(judge.test.sample(5)[0])
+    assert q["S"].mu[0].tolist() == [0, 3] and q["T"].precision[0].tolist() == pytest.approx([50])
+    with pytest.raises(ValueError, match="expected all latents in S"):
+        synthesis.Sorted(mmvae.MODELS["mumo"](size=16), judge.test)
