@@ -46,7 +46,7 @@ class DMVAE(PoEVAE):
     with its own private block. Lee & Pavlovic (2021), as multivae 1.0.3 computes it.
     """
 
-    def terms(self, x, weight=1.0, subsets=("IT", "I", "T")):
+    def terms(self, x, weight=1.0, subsets=("IT", "I", "T"), cross=None):
         experts = {m: self.encoders[m](x[m]) for m in "IT"}
         private = {m: experts[m][m] for m in "IT"}
         shared = [self.fuse({m: experts[m] for m in s})["S"] for s in subsets]
