@@ -30,13 +30,25 @@ SAMPLES = 1, 10, 100, 1000  # of the importance-sampled likelihood
 LIKELIHOOD_PAIRS = 128
 
 
-def numbers(model: MultiModalVAE, train: Pairs, test: Pairs, weight: float, n: int = 4096) -> dict:
+def numbers(model: MultiModalVAE, train: Pairs, test: Pairs, weight: float, n: int = 4096,
+            subsets: tuple[str, ...] = ()) -> dict:
     """The short measurement, some seconds, on n pairs: "n", "heldout", "probes", and its number of "parameters".
 
-    weight: of the likelihood in the model's training, and so in its ELBO.
+    weight: of the likelihood in the model's training, and so in its ELBO. subsets: probe the posteriors of these only.
     """
-    return {"n": n, "heldout": heldout(model, test, weight, n), "probes": probes(model, train, test, n),
+    return {"n": n, "heldout": heldout(model, test, weight, n), "probes": probes(model, train, test, n, subsets=subsets),
             "parameters": sum(p.numel() for p in model.parameters())}
+
+
+def likelihoods(model: MultiModalVAE, test: Pairs, weight: float = 1.0, pairs: int = LIKELIHOOD_PAIRS,
+                samples: tuple[int, ...] = SAMPLES) -> dict:
+    """The importance-sampled log-likelihood: {subset: {K: mean over the pairs, nats per pair}, "n": pairs}."""
+    x, _ = test.sample(pairs, torch.Generator(test.device).manual_seed(1))
+    found = {"n": pairs}
+    for s in subsets_of(model):
+        values = likelihood.log_likelihood(model, {m: x[m] for m in s}, samples, weight)
+        found[s] = {str(k): v.mean().item() for k, v in values.items()}
+    return found
 
 
 def everything(model: MultiModalVAE, train: Pairs, test: Pairs, weight: float, judge: Judge, n: int = 4096,
@@ -47,17 +59,8 @@ def everything(model: MultiModalVAE, train: Pairs, test: Pairs, weight: float, j
     "probes_of_samples", "verification", "effects", "mig", "dci": see `mmvae.probes`; "cross", "coherence", "experts": see
     `mmvae.synthesis`; "sorted": see `by_role`. judge: see `judge`.
     """
-    pairs = max(1, min(LIKELIHOOD_PAIRS, n // 4))
-    x, _ = test.sample(pairs, torch.Generator(test.device).manual_seed(1))
-
-    def likelihoods():
-        found = {"n": pairs}
-        for s in subsets_of(model):
-            values = likelihood.log_likelihood(model, {m: x[m] for m in s}, SAMPLES, weight)
-            found[s] = {str(k): v.mean().item() for k, v in values.items()}
-        return found
-
-    steps = {"numbers": lambda: numbers(model, train, test, weight, n), "likelihood": likelihoods,
+    steps = {"numbers": lambda: numbers(model, train, test, weight, n),
+             "likelihood": lambda: likelihoods(model, test, weight, max(1, min(LIKELIHOOD_PAIRS, n // 4))),
              "probes_of_samples": lambda: probes(model, train, test, n, samples=True),
              "verification": lambda: probing.verification(model, train, test, n),
              "effects": lambda: probing.effects(model, test),
@@ -78,11 +81,10 @@ def by_role(model: MultiModalVAE, train: Pairs, test: Pairs, n: int = 4096) -> d
     """Of a model whose latents are all shared: {"latents": {"I", "S", "T": how many}, "probes": those of the sorted
     latents given both modalities}; see `mmvae.synthesis.Sorted`. Of another one: empty.
     """
-    if "S" not in model.blocks or any(dim for block, dim in model.blocks.items() if block != "S"):
+    if not synthesis.all_shared(model):
         return {}
     by_silence = synthesis.Sorted(model, test, n)
-    scores = probes(by_silence, train, test, n)
-    return {"latents": by_silence.blocks, "probes": {k: v for k, v in scores.items() if k.startswith("IT.")}}
+    return {"latents": by_silence.blocks, "probes": probes(by_silence, train, test, n, subsets=("IT",))}
 
 
 def judge(train: Pairs, test: Pairs, folder: str | Path, free: bool = True, iterations: int = 6000,

@@ -46,7 +46,7 @@ def codes(model: MultiModalVAE, pairs: Pairs, subset: str, n: int, seed: int = 0
 
 
 def probes(model: MultiModalVAE, train: Pairs, test: Pairs, n: int = 4096, seed: int = 0,
-           samples: bool = False) -> dict[str, float]:
+           samples: bool = False, subsets: tuple[str, ...] = ()) -> dict[str, float]:
     """The block x factor table: how well a probe reads each factor off each block's posterior mean.
 
     Returns {"subset.block.factor.probe": score}, probe "linear" or "knn" (10 nearest neighbours). Elevation, light
@@ -55,11 +55,11 @@ def probes(model: MultiModalVAE, train: Pairs, test: Pairs, n: int = 4096, seed:
     fitted on every other azimuth and scored on the ones between; chance is 1 / their number.
     Collapsed latents (mean KL below 0.1 nats) are dropped, since a probe reads variations that no decoder uses; a
     block with no other scores at chance. samples: probe one posterior sample of each pair instead of the mean, and drop
-    nothing: in a sample a collapsed latent is noise. Palumbo et al. (2023) probe shared and private; the full table
-    is ours [eq-side-r2].
+    nothing: in a sample a collapsed latent is noise. subsets: only these. Palumbo et al. (2023) probe shared and private;
+    the full table is ours [eq-side-r2].
     """
     scores = {}
-    for subset in subsets_of(model):
+    for subset in subsets or subsets_of(model):
         z, kl, factors = codes(model, train, subset, n, seed, samples)
         z_test, _, factors_test = codes(model, test, subset, n, seed + 1, samples)
         pose = np.searchsorted(test.values["azimuth"].cpu().numpy(), factors_test["azimuth"])
@@ -84,9 +84,10 @@ def probes(model: MultiModalVAE, train: Pairs, test: Pairs, n: int = 4096, seed:
 def verification(model: MultiModalVAE, train: Pairs, test: Pairs, n: int = 4096, seed: int = 0) -> dict[str, float]:
     """How well each block tells two pairs of one unseen person from pairs of two: {"subset.block": AUC}; chance 0.5.
 
-    Unseen people have no class to be put into. So a linear discriminant is fitted on the training identities' means,
-    (which drops what is constant within each person), and the distance in its space ranks all combinations of n / 4 pairs of unseen people: the AUC is the probability
-    that a combination of one person is closer than one of two. Azimuth and private factors differ within them.
+    Unseen people have no class to be put into. So a linear discriminant is fitted on the training identities' means (it
+    drops what is constant within each person), and the distance in its space ranks all combinations of n / 4 pairs of
+    unseen people: the AUC is the probability that a combination of one person is closer than one of two. Azimuth and
+    private factors differ within them.
     """
     scores = {}
     for subset in subsets_of(model):
@@ -208,8 +209,8 @@ def dci(model: MultiModalVAE, train: Pairs, test: Pairs, n: int = 10_000, seed: 
     Gradient-boosted trees read each factor off all latents' means given all modalities; their importances R (latents x
     factors) say which latent serves which factor. Disentanglement: 1 - entropy of a latent's row, weighted by its
     share of R. Completeness: 1 - entropy of a factor's column, averaged. Informativeness: R^2 of the angles on unseen
-    identities, averaged [eq-learned-dci]. Collapsed latents take part. Angles are learnt on n pairs of training identities and tested on n / 2 of
-    unseen ones; identity (for R only) on n / 4 pairs of unseen people.
+    identities, averaged [eq-learned-dci]. Collapsed latents take part. Angles are learnt on n pairs of
+    training identities and tested on n / 2 of unseen ones; identity (for R only) on n / 4 pairs of unseen people.
     """
     subset = subsets_of(model)[-1]
 

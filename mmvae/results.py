@@ -124,17 +124,17 @@ def _work(run: Run):
     model = train.fit(run.settings, train_on, run.folder, progress=False)
     who = evaluate.judge(_pairs("train", 50), test, profiles.build_folder(), progress=False)
     record = json.loads((run.folder / "settings.json").read_text())
-    record |= {"measured_by": CODE, "seconds": float(train.read_log(run.folder)["seconds"][-1])}
+    log = {k: float(v[-1]) for k, v in train.read_log(run.folder).items()}  # its last row
+    record |= {"measured_by": CODE, "seconds": log["seconds"]}
     record |= _numbers(model, train_on, test, who, run.settings.weight, thorough=run.study == "main")
-    record["train"] = {k: float(v[-1]) for k, v in train.read_log(run.folder).items() if k not in ("iteration", "seconds")}
+    record["train"] = {k: v for k, v in log.items() if k not in ("iteration", "seconds")}
     write_atomically(run.folder / "metrics.json", json.dumps(record).encode())
 
 
 def _numbers(model, train_on: Pairs, test: Pairs, who: synthesis.Judge, weight: float, thorough: bool) -> dict:
     if thorough:
         return evaluate.everything(model, train_on, test, weight, who, progress=False)
-    numbers = evaluate.numbers(model, train_on, test, weight, 2048)
-    numbers["probes"] = {k: v for k, v in numbers["probes"].items() if k.startswith("IT.")}
+    numbers = evaluate.numbers(model, train_on, test, weight, 2048, subsets=("IT",))
     return numbers | {"cross": synthesis.cross_modal(model, who, 256), "experts": synthesis.experts(model, test, 2048)}
 
 
@@ -142,11 +142,8 @@ def published(model, pairs: tuple[Pairs, Pairs], who: synthesis.Judge | None) ->
     """Numbers of a published model beside those in its own record (`mmvae.weights.info`): "likelihood", K to 100, and
     "experts", as `mmvae.evaluate.everything` has them; with a judge also "cross" and "coherence".
     """
-    x, _ = pairs[1].sample(evaluate.LIKELIHOOD_PAIRS, torch.Generator().manual_seed(1))
-    found = {"likelihood": {"n": evaluate.LIKELIHOOD_PAIRS}, "experts": synthesis.experts(model, pairs[1])}
-    for s in likelihood.subsets_of(model):
-        bound = likelihood.log_likelihood(model, {m: x[m] for m in s}, evaluate.SAMPLES[:3])
-        found["likelihood"][s] = {str(k): v.mean().item() for k, v in bound.items()}
+    found = {"likelihood": evaluate.likelihoods(model, pairs[1], 1.0, evaluate.LIKELIHOOD_PAIRS, evaluate.SAMPLES[:3]),
+             "experts": synthesis.experts(model, pairs[1])}
     if who:
         found |= {"cross": synthesis.cross_modal(model, who), "coherence": synthesis.joint_coherence(model, who)}
     return found

@@ -267,6 +267,11 @@ def experts(model: MultiModalVAE, pairs: Pairs, n: int = 4096, seed: int = 0) ->
     return found
 
 
+def all_shared(model: MultiModalVAE) -> bool:
+    """Whether a model has no latents but those of S, as WG-VAE."""
+    return [block for block, dim in model.blocks.items() if dim] == ["S"]
+
+
 class Sorted(nn.Module):
     """A model whose latents are all shared, with these sorted by who speaks of them, as if they were the blocks I, S, T.
 
@@ -277,7 +282,7 @@ class Sorted(nn.Module):
 
     def __init__(self, model: MultiModalVAE, pairs: Pairs, n: int = 4096):
         super().__init__()
-        if "S" not in model.blocks or any(dim for block, dim in model.blocks.items() if block != "S"):
+        if not all_shared(model):
             raise ValueError(f"model: found blocks {model.blocks}, expected all latents in S")
         found = experts(model, pairs, n)
         I, T = (torch.tensor(found[f"precision.{m}"], device=pairs.device) for m in "IT")

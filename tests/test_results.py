@@ -80,7 +80,7 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "SIZE", 16)
     monkeypatch.setattr(results, "_pairs", lambda split, *_: made[split])
     monkeypatch.setattr(evaluate, "judge", partial(evaluate.judge, free=False, iterations=3))
-    monkeypatch.setattr(evaluate, "numbers", lambda model, train, test, weight, n: numbers(model, train, test, weight, 64))
+    monkeypatch.setattr(evaluate, "numbers", lambda *pairs_of, n=0, subsets=(): numbers(*pairs_of[:4], 64, subsets))
     monkeypatch.setattr(evaluate, "everything", partial(everything, n=64))
     monkeypatch.setattr(synthesis, "cross_modal", lambda model, judge, n=0: cross(model, judge, 8))
     monkeypatch.setattr(evaluate, "LIKELIHOOD_PAIRS", 4)
