@@ -42,11 +42,11 @@ gpu: ## execute the notebooks in the gpu profile: full training at 64x64
 	@$(MAKE) --no-print-directory execute PROFILE=gpu
 
 publish: $(STAMP) ## train the published models anew (long; PROFILE=cpu or gpu); draw the README's traversal
-	@$(PY) -m mmvae.train --publish --profile $(PROFILE) --jobs 2
+	@$(PY) -m mmvae.experiment publish --profile $(PROFILE) --jobs 2
 	@$(PY) book/traversal.py
 
 results: $(STAMP) ## run the grid of chapters 8 and 9 (hours; goes on where it was stopped), write its numbers
-	@$(PY) -m mmvae.results --jobs 2
+	@$(PY) -m mmvae.experiment results --jobs 2
 
 repo: ## set the repository's address everywhere: make repo URL=https://github.com/owner/name
 	@$(PYTHON) book/repo.py $(URL)

@@ -15,7 +15,7 @@ import report
 import torch
 
 import mmvae
-from mmvae.train import Settings
+from mmvae.experiment.recipe import Recipe
 
 BASE = {"model": "mumo", "batch": 64, "size": 64, "identities": 50}
 VARIED = {"batch": (16, 32, 64, 128, 256, 512, 1024), "size": (32, 64, 128), "identities": (50, 500),
@@ -31,9 +31,9 @@ def cost(base: dict, varied: dict, rounds: int, seconds: float) -> dict:
         name = report.label(c)
         if name in arms:
             continue
-        settings = Settings(c["model"], size=c["size"], batch=c["batch"])
-        model, pairs = mmvae.train.build(settings), data[c["size"], c["identities"]]
-        draw, step = measure.trainer(model, pairs, settings)
+        recipe = Recipe(c["model"], size=c["size"], batch=c["batch"])
+        model, pairs = recipe.build(), data[c["size"], c["identities"]]
+        draw, step = measure.trainer(model, pairs, recipe)
         flops = measure.flops(lambda: step(draw()))
         started = time.process_time()
         step(draw())

@@ -3,7 +3,7 @@
     python benchmarks/gpu.py                         (80,000 iterations four times: some minutes on one H100)
     python benchmarks/gpu.py --iterations 2000       (a first look)
 
-MuMo at 64x64, batch 64, by `mmvae.train.fit` itself, with its log and its checkpoints. Compiled means a CUDA graph of
+MuMo at 64x64, batch 64, by `mmvae.fit` itself, with its log and its checkpoints. Compiled means a CUDA graph of
 the loss and one of its gradient. tf32 keeps 10 bits of a factor's mantissa in a product; whether that changes a result
 is shown by the held-out ELBO beside that of fp32. The clock of a run starts before its first iteration, so the time of
 compiling is in its seconds; it is given apart too, as the time of the first hundred iterations.
@@ -23,7 +23,9 @@ from tqdm.auto import tqdm
 
 import mmvae
 from mmvae.evaluate import heldout
-from mmvae.train import Settings, fit, read_log
+from mmvae.experiment.recipe import Recipe
+from mmvae.faces import Pairs
+from mmvae.train import fit, read_log
 
 ARMS = {"fp32, eager": (False, False), "fp32, compiled": (True, False),  # (compile, tf32)
         "tf32, eager": (False, True), "tf32, compiled": (True, True)}
@@ -42,22 +44,22 @@ def precision(tf32: bool):
         torch.backends.cudnn.allow_tf32 = before[1]
 
 
-def compare(train: mmvae.data.Pairs, test: mmvae.data.Pairs, settings: Settings, arms: dict, n: int) -> dict:
+def compare(train: Pairs, test: Pairs, recipe: Recipe, arms: dict, n: int) -> dict:
     """Train once in each way, after a short run that wakes the device up. Negative ELBOs of {I,T}: fp32, of n pairs."""
-    rows = {}
+    rows, settings = {}, recipe.training
     with tempfile.TemporaryDirectory() as folder:
         with precision(False):
-            fit(replace(settings, iterations=100), train, Path(folder) / "first", progress=False)
+            fit(recipe.build(), train, Path(folder) / "first", replace(settings, iterations=100), progress=False)
         for name, (compile, tf32) in tqdm(arms.items(), unit="training"):
             with precision(tf32):
-                model = fit(settings, train, Path(folder) / name, progress=False, compile=compile)
+                model = fit(recipe.build(), train, Path(folder) / name, settings, progress=False, compile=compile)
             seconds = read_log(Path(folder) / name)["seconds"]
             with precision(False):
-                losses = {key: -heldout(model, pairs, settings.weight, n)["IT.elbo"]
+                losses = {key: -heldout(model, pairs, settings.weight, n)["I+T.elbo"]
                           for key, pairs in (("unseen", test), ("seen", train))}
             rows[name] = {"seconds": float(seconds[-1]), "first_row_seconds": float(seconds[0])} | losses
     return {"machine": measure.machine(train.device), "rows": rows, "settings": {
-        "iterations": settings.iterations, "batch": settings.batch, "size": settings.size,
+        "iterations": settings.iterations, "batch": settings.batch, "size": recipe.size,
         "log_every": settings.log_every, "n": n}}
 
 
@@ -70,8 +72,8 @@ def main(argv: list[str] | None = None):
     if not torch.cuda.is_available():
         parser.exit(1, "gpu.py needs a CUDA device, and PyTorch sees none; nothing was measured\n")
     profile = mmvae.profile("gpu")
-    settings = profile.settings("mumo", iterations=args.iterations)
-    record = compare(profile.pairs("train"), profile.pairs("test"), settings, ARMS, args.pairs)
+    recipe = profile.settings("mumo", iterations=args.iterations)
+    record = compare(profile.pairs("train"), profile.pairs("test"), recipe, ARMS, args.pairs)
     measure.save("gpu", record, args.out)
     print(report.gpu(record))
 

@@ -8,8 +8,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
-from mmvae.data import Grid, Pairs
-from mmvae.train import Settings, optimiser_of, update, versions, write_atomically
+from mmvae.checkpoint import write_atomically
+from mmvae.experiment.recipe import Recipe
+from mmvae.faces import Grid, Pairs
+from mmvae.train import optimiser_of, update, versions
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -25,12 +27,13 @@ def random_pairs(size: int, identities: int) -> Pairs:
     generator = torch.Generator().manual_seed(0)
     shape = (identities, 21, 11, size, size)  # as `python -m mmvae.faces` writes it
     I, T = (torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator) for _ in "IT")  # noqa: E741
-    degrees = torch.linspace(-90, 90, 21), torch.linspace(-30, 30, 11), torch.linspace(-80, 80, 11)
-    return Pairs(Grid(I, T, torch.arange(identities), *degrees, test_identities=0))
+    return Pairs(Grid(I, T, identity=torch.arange(identities), azimuth=torch.linspace(-90, 90, 21),
+                      elevation=torch.linspace(-30, 30, 11), light=torch.linspace(-80, 80, 11), test_identities=0))
 
 
-def trainer(model, pairs: Pairs, settings: Settings):
-    """(draw, step): `step(draw())` is one iteration of `mmvae.train.fit`: a batch of pairs, then the update."""
+def trainer(model, pairs: Pairs, recipe: Recipe):
+    """(draw, step): `step(draw())` is one iteration of `mmvae.fit`: a batch of pairs, then the update."""
+    settings = recipe.training
     optimiser = optimiser_of(model.train(), settings)
     return (lambda: pairs.sample(settings.batch)[0],
             lambda x: update(model, optimiser, x, settings, settings.warmup))  # always at the full rate

@@ -5,8 +5,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from table import how, number, rows
 
-from mmvae.charts import DASHED, STYLE
-from mmvae.picture import COLOURS, GREY
+from mmvae.experiment import COLOURS
+from mmvae.show.charts import DASHED, STYLE
+from mmvae.show.picture import GREY
 
 
 def time_to_quality(record: dict) -> str:

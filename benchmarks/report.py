@@ -11,7 +11,7 @@ import numpy as np
 from quality import changes, figure, time_to_quality
 from table import how, middle, number, ratio, rows
 
-from mmvae.charts import STYLE
+from mmvae.show.charts import STYLE
 
 HERE = Path(__file__).resolve().parent
 README, RESULTS = HERE / "README.md", HERE / "results"

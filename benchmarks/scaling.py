@@ -2,9 +2,9 @@
 
     python benchmarks/scaling.py        (about 15 minutes on two idle cores)
 
-Three ways to run the very same training, MuMo at 64x64, one thread a process: `python -m mmvae.train`, and torchrun
-with one and with two processes. They take turns, round by round, for every global batch, each a short run of its own;
-the rate is read from its log.csv, first row left out, so that no start is in it. These are seconds of the clock: what
+Three ways to run the very same training, MuMo at 64x64, one thread a process: `python -m mmvae.experiment train`, and
+torchrun with one and with two processes. They take turns, round by round, for every global batch, each a short run of its
+own; the rate is read from its log.csv, first row left out, so that no start is in it. These are seconds of the clock: what
 matters is when the training is done. In every round two processes also average a tensor as large as the gradient by
 one all-reduce of gloo, which is what they have to say to each other in a step.
 
@@ -28,7 +28,9 @@ import torch.distributed as dist
 from tqdm.auto import tqdm
 
 import mmvae
-from mmvae.train import Settings, build, read_log
+from mmvae.experiment.recipe import Recipe
+from mmvae.faces import Pairs
+from mmvae.train import read_log
 
 BATCHES = (64, 256, 1024)  # pairs of all processes together
 PROCESSES = {"plain": 0, "torchrun, 1 process": 1, "torchrun, 2 processes": 2}  # 0: without torchrun
@@ -62,7 +64,7 @@ def rate(log: dict, batch: int) -> float:
 def run(data: Path | str, batch: int, row: int, rows: int, size: int, processes: int) -> float:
     """Pairs per second of one short run of the training command that logs every `row` iterations."""
     with tempfile.TemporaryDirectory() as folder:
-        python("-m", "mmvae.train", "mumo", data, folder, "--device", "cpu", "--threads", 1, "--size", size,
+        python("-m", "mmvae.experiment", "train", "mumo", data, folder, "--device", "cpu", "--threads", 1, "--size", size,
                "--batch", batch, "--iterations", row * rows, "--log-every", row, "--checkpoint-every", row * rows,
                processes=processes)
         return rate(read_log(folder), batch)
@@ -84,10 +86,10 @@ def exchange(count: int, repeats: int = 50) -> float:
 
 def scaling(data: Path | str, batches: tuple[int, ...], rounds: int, rows: int, seconds: float, size: int) -> dict:
     """Time every way to train for every batch in every round; a row of a log takes about `seconds` of one process."""
-    settings = Settings("mumo", size=size)
-    model, pairs = build(settings), mmvae.data.Pairs(data, size=size)
+    recipe = Recipe("mumo", size=size)
+    model, pairs = recipe.build(), Pairs(data, size=size)
     count = sum(p.numel() for p in model.parameters())
-    draw, step = measure.trainer(model, pairs, replace(settings, batch=max(batches)))
+    draw, step = measure.trainer(model, pairs, replace(recipe, batch=max(batches)))
     step(draw())
     started = time.perf_counter()
     step(draw())

@@ -9,8 +9,8 @@ from multivae.trainers import BaseTrainer, BaseTrainerConfig
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder
 
+from mmvae.experiment.recipe import Recipe
 from mmvae.models import PoEVAE
-from mmvae.train import Settings
 
 logging.disable(logging.WARNING)  # multivae makes its loggers verbose at import
 torch.distributions.Distribution.set_default_validate_args(False)  # or its Bernoulli refuses grey levels
@@ -37,7 +37,7 @@ class Decoder(BaseDecoder):
         return ModelOutput(reconstruction=self.net(z.roll(self.private, 1)))  # theirs: zS first; ours: private first
 
 
-def trainer(ours: PoEVAE, x: dict, settings: Settings, adam: dict | None, folder: str) -> BaseTrainer:
+def trainer(ours: PoEVAE, x: dict, recipe: Recipe, adam: dict | None, folder: str) -> BaseTrainer:
     """The trainer of its DMVAE, or of its MVAE if `ours` has no private blocks; it trains the networks of `ours`.
 
     x: the images of its dataset, {modality: (N, 1, H, W)}. adam: arguments of its optimiser beside the rate.
@@ -51,8 +51,8 @@ def trainer(ours: PoEVAE, x: dict, settings: Settings, adam: dict | None, folder
         model = DMVAE(DMVAEConfig(**common, modalities_specific_dim=private), encoders, decoders)
     else:
         model = MVAE(MVAEConfig(**common, warmup=0), encoders, decoders)  # warmup: epochs with less than the whole KL
-    config = BaseTrainerConfig(output_dir=folder, per_device_train_batch_size=settings.batch, no_cuda=True,
-                               learning_rate=settings.learning_rate, optimizer_params=adam, seed=settings.seed)
+    config = BaseTrainerConfig(output_dir=folder, per_device_train_batch_size=recipe.batch, no_cuda=True,
+                               learning_rate=recipe.learning_rate, optimizer_params=adam, seed=recipe.seed)
     result = BaseTrainer(model, MultimodalBaseDataset(x), training_config=config)
     result.callback_handler.callbacks.clear()  # progress bar and console
     return result

@@ -33,11 +33,13 @@ import measure
 import report
 import torch
 
-from mmvae.models import MuMoVAE, PoEVAE, bernoulli_log_likelihood
-from mmvae.train import Settings
+from mmvae.experiment.recipe import Recipe
+from mmvae.experiment.table import NAMES, pair
+from mmvae.models import MuMoVAE, PoEVAE
 
 ROOT = Path(__file__).resolve().parent.parent
 MULTIVAE = "multivae==1.0.3"
+ORDER = ("I", "T"), ("I",), ("T",)  # multivae's: the same noise in the same place
 SIDE = 2048  # of the matrices whose product gives the machine's rate
 
 
@@ -46,15 +48,15 @@ class DMVAE(PoEVAE):
     with its own private block. Lee & Pavlovic (2021), as multivae 1.0.3 computes it.
     """
 
-    def terms(self, x, weight=1.0, subsets=("IT", "I", "T"), cross=None):
-        experts = {m: self.encoders[m](x[m]) for m in "IT"}
-        private = {m: experts[m][m] for m in "IT"}
+    def terms(self, x, weight=1.0, present=None, subsets=ORDER, cross=None, check=True):
+        experts = {m: self.encoders[m](x[m]) for m in NAMES}
+        private = {m: experts[m][m] for m in NAMES}
         shared = [self.fuse({m: experts[m] for m in s})["S"] for s in subsets]
         z = [{"S": q.sample()} | {m: p.sample() for m, p in private.items()} for q in shared]
         logits = self.decode({b: torch.cat([draw[b] for draw in z]) for b in self.blocks})  # (3 B, 1, H, W)
         total = sum(q.kl() for q in shared) + len(z) * sum(p.kl() for p in private.values())  # (B,)
-        for m in "IT":
-            total = total - weight * sum(bernoulli_log_likelihood(part, x[m]) for part in logits[m].chunk(len(z)))
+        for m in NAMES:
+            total = total - weight * sum(self.likelihood(m).log_prob(part, x[m]) for part in logits[m].chunk(len(z)))
         return {"total": total}
 
 
@@ -72,30 +74,29 @@ def install() -> Path:
     return python
 
 
-def compare(settings: Settings, steps: int, rounds: int, identities: int = 50) -> dict:
+def compare(recipe: Recipe, steps: int, rounds: int, identities: int = 50) -> dict:
     """Time everything in turns of `steps` iterations; returns the record that `report.throughput` shows."""
     import theirs
 
-    torch.manual_seed(settings.seed)
-    pairs = measure.random_pairs(settings.size, identities)
-    x = pairs.sample(settings.batch * steps)[0]  # their dataset: as many pairs as we draw in one turn
-    batch = {m: image[:settings.batch] for m, image in x.items()}
-    units = settings.batch * steps
+    torch.manual_seed(recipe.seed)
+    pairs = measure.random_pairs(recipe.size, identities)
+    x = pairs.sample(recipe.batch * steps)[0]  # their dataset: as many pairs as we draw in one turn
+    batch = {m: image[:recipe.batch] for m, image in x.items()}
+    units = recipe.batch * steps
     arms, about, flops = {}, {}, {}
 
     def add_ours(name: str, model, decoder_passes: int):
-        draw, step = measure.trainer(model, pairs, settings)
+        draw, step = measure.trainer(model, pairs, recipe)
         arms[name] = partial(measure.repeat, draw, step, steps), units
         about[name] = {"ours": name, "encoder_passes": len(model.encoders), "decoder_passes": decoder_passes}
-        flops[name] = measure.flops(lambda: step(draw())) // settings.batch
+        flops[name] = measure.flops(lambda: step(draw())) // recipe.batch
 
     with tempfile.TemporaryDirectory() as folder:
-        order = ("IT", "I", "T")  # theirs, for the same noise
         for name, ours, encoder_passes, decoder_passes in (
-                ("MVAE", PoEVAE(settings.size, 0, 10, subsets=order, single_prior=True), 4, 4),
-                ("DMVAE", DMVAE(settings.size), 2, 6)):
+                ("MVAE", pair(PoEVAE, 0, recipe.size, shared=10, subsets=ORDER, single_prior=True), 4, 4),
+                ("DMVAE", pair(DMVAE, size=recipe.size), 2, 6)):
             for kind, adam in (("default Adam", None), ("fused Adam", {"fused": True})):
-                trainer = theirs.trainer(deepcopy(ours), x, settings, adam, folder)
+                trainer = theirs.trainer(deepcopy(ours), x, recipe, adam, folder)
                 torch.manual_seed(0)
                 found = theirs.loss(trainer, batch)
                 torch.manual_seed(0)
@@ -104,13 +105,13 @@ def compare(settings: Settings, steps: int, rounds: int, identities: int = 50) -
                 about[f"{name}, multivae, {kind}"] = {
                     "ours": f"{name}, ours", "encoder_passes": encoder_passes, "decoder_passes": decoder_passes}
             add_ours(f"{name}, ours", ours, decoder_passes)
-        add_ours("MMPOE-VAE v2, ours", PoEVAE(settings.size), 4)
-        add_ours("MuMo-VAE, ours", MuMoVAE(settings.size), 4)
+        add_ours("MMPOE-VAE v2, ours", pair(PoEVAE, size=recipe.size), 4)
+        add_ours("MuMo-VAE, ours", pair(MuMoVAE, size=recipe.size), 4)
         a, b = torch.randn(2, SIDE, SIDE)
         arms["matrix product"] = partial(torch.mm, a, b), 2 * SIDE**3
         rates = measure.interleave(arms, rounds)
     return {"machine": measure.machine(), "arms": about, "flops_per_pair": flops, "rates": rates,
-            "settings": {"batch": settings.batch, "size": settings.size, "steps a round": steps, "rounds": rounds}}
+            "settings": {"batch": recipe.batch, "size": recipe.size, "steps a round": steps, "rounds": rounds}}
 
 
 def main(argv: list[str] | None = None):
@@ -126,7 +127,7 @@ def main(argv: list[str] | None = None):
         rest = [arg for arg in (sys.argv[1:] if argv is None else argv) if arg != "--install"]
         parser.exit(subprocess.call([install(), __file__, *rest]))
     torch.set_num_threads(1)
-    record = compare(Settings(learning_rate=1e-4), args.steps, args.rounds)
+    record = compare(Recipe("mumo", learning_rate=1e-4), args.steps, args.rounds)
     measure.save("throughput", record, args.out)
     print(report.throughput(record))
 

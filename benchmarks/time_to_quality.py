@@ -33,8 +33,10 @@ from tqdm.auto import tqdm
 import mmvae
 from mmvae import nets
 from mmvae.evaluate import heldout
-from mmvae.models import seen_by
-from mmvae.train import Settings, build, optimiser_of, update
+from mmvae.experiment.recipe import Recipe
+from mmvae.experiment.table import NAMES
+from mmvae.faces import Pairs
+from mmvae.train import Settings, optimiser_of, update
 
 MARKS = (15, 30, 60, 120, 300, 600, 1200, 1800)  # CPU seconds at which the common recipe is looked at
 HORIZONS = (15, 30, 60, 180, 900)  # CPU seconds: a run of ours for each
@@ -44,24 +46,21 @@ ADAM = ("lr", "betas", "weight_decay", "fused")
 
 
 class CommonEncoder(nn.Module):
-    """As `mmvae.nets.Encoder`, by strided convolutions."""
+    """As `mmvae.nets.ImageEncoder` at 64x64, by strided convolutions."""
 
-    def __init__(self, latents: dict[str, int], channels: int):
+    def __init__(self, outputs: int, channels: int):
         super().__init__()
-        self.latents = latents
         widths = (channels, 32, 32, 64, 64)
         layers = [layer for a, b in zip(widths, widths[1:]) for layer in (nn.Conv2d(a, b, 4, 2, 1), nn.ReLU())]
         self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * 4 * 4, 256), nn.ReLU())
-        self.heads = nn.Linear(256, 2 * sum(latents.values()))
+        self.heads = nn.Linear(256, outputs)
 
-    def forward(self, image):
-        dims = list(self.latents.values())
-        mu, logvar = (part.split(dims, 1) for part in self.heads(self.body(image)).chunk(2, 1))
-        return {block: mmvae.Gaussian(m, v) for block, m, v in zip(self.latents, mu, logvar)}
+    def forward(self, *images):
+        return self.heads(self.body(torch.cat(images, 1)))
 
 
 class CommonDecoder(nn.Sequential):
-    """As `mmvae.nets.Decoder`, the mirror image of `CommonEncoder`."""
+    """As `mmvae.nets.ImageDecoder`, the mirror image of `CommonEncoder`."""
 
     def __init__(self, latent: int):
         widths = (64, 64, 32, 32, 1)
@@ -71,7 +70,7 @@ class CommonDecoder(nn.Sequential):
 
 
 class Faces(Dataset):
-    """The pairs of `mmvae.data.Pairs`, one by one, as a DataLoader wants them."""
+    """The pairs of `mmvae.faces.Pairs`, one by one, as a DataLoader wants them."""
 
     def __init__(self, pairs):
         self.images, self.shape = pairs.images, pairs.shape
@@ -93,9 +92,10 @@ def loaded(pairs, batch: int):
 
 def common_model(seed: int = 0) -> mmvae.MuMoVAE:
     """The MuMo-VAE with the common networks."""
-    model = build(Settings("mumo", seed=seed))
-    model.encoders = nn.ModuleDict({s: CommonEncoder(seen_by(s, model.blocks), len(s)) for s in model.encoders})
-    model.decoders = nn.ModuleDict({m: CommonDecoder(sum(model.blocks[b] for b in (m, "S"))) for m in "IT"})
+    model = Recipe("mumo", seed=seed).build()
+    for name, encoder in model.encoders.items():
+        encoder.net = CommonEncoder(2 * sum(encoder.blocks.values()), len(name.split("+")))
+    model.decoders = nn.ModuleDict({m: CommonDecoder(model.blocks[m] + model.blocks["S"]) for m in NAMES})
     return model
 
 
@@ -121,7 +121,7 @@ class Run:
     def look(self, train, test, n: int) -> dict:
         """{"seconds", "iterations", "unseen", "seen"}: the last two negative ELBOs of {I,T}, nats per pair, n pairs."""
         self.model.eval()
-        losses = {name: -heldout(self.model, pairs, 1.0, n)["IT.elbo"] for name, pairs in
+        losses = {name: -heldout(self.model, pairs, 1.0, n)["I+T.elbo"] for name, pairs in
                   (("unseen", test), ("seen", train))}
         return {"seconds": round(self.seconds, 2), "iterations": self.done, **losses}
 
@@ -140,8 +140,8 @@ def common(pairs, seed: int = 0) -> Run:
     return Run(model, step)
 
 
-def ours(pairs, settings: Settings) -> Run:
-    model = build(settings)
+def ours(pairs, recipe: Recipe) -> Run:
+    model, settings = recipe.build(), recipe.training
     optimiser = optimiser_of(model, settings)
     generator = torch.Generator().manual_seed(settings.seed)
     return Run(model, lambda k: update(model, optimiser, pairs.sample(settings.batch, generator)[0], settings, k),
@@ -158,15 +158,15 @@ def seconds_per_step(run: Run, steps: int = 30) -> float:
     return (run.seconds - start[1]) / (run.done - start[0])
 
 
-def fitting(pairs, settings: Settings, horizon: float) -> Settings:
-    """The settings with as many iterations as 95 % of these CPU seconds hold, at the speed of this moment."""
-    step = seconds_per_step(ours(pairs, replace(settings, iterations=10**6)))
-    return replace(settings, iterations=max(1, int(0.95 * horizon / step)))
+def fitting(pairs, recipe: Recipe, horizon: float) -> Recipe:
+    """The recipe with as many iterations as 95 % of these CPU seconds hold, at the speed of this moment."""
+    step = seconds_per_step(ours(pairs, replace(recipe, iterations=10**6)))
+    return replace(recipe, iterations=max(1, int(0.95 * horizon / step)))
 
 
 def compare(train, test, marks, horizons, turn: float, n: int, save) -> dict:
     """Both recipes, in turns; `save(record)` is called after every look."""
-    settings = Settings("mumo", size=train.size)
+    recipe = Recipe("mumo", size=train.size)
     record = {"machine": measure.machine(), "settings": {"n": n, "turn, s": turn}, "common": [], "ours": []}
     slow, marks, horizons, fast = common(train), list(marks), list(horizons), None
     bar = tqdm(total=round(marks[-1] + sum(horizons)), unit="s", desc="CPU seconds of training")
@@ -178,7 +178,7 @@ def compare(train, test, marks, horizons, turn: float, n: int, save) -> dict:
                 save(record)
         if horizons and not fast:
             horizon = horizons.pop(0)
-            fast = ours(train, fitting(train, settings, horizon))
+            fast = ours(train, fitting(train, recipe, horizon))
         if fast:
             fast.advance(fast.seconds + turn)
             if fast.finished:
@@ -193,15 +193,15 @@ def compare(train, test, marks, horizons, turn: float, n: int, save) -> dict:
 
 def merged(model):
     """Each decoder runs once a step, on the latents of all ELBOs that need it, instead of once an ELBO."""
-    def loss(x, weight=1.0, cross=None):
+    def loss(x, weight=1.0, present=None, cross=None, check=True):
         posteriors = model.posteriors(x, model.subsets)
         z = {s: {b: g.sample() for b, g in q.items()} for s, q in posteriors.items()}
         total = sum(g.kl() for q in posteriors.values() for g in q.values())  # (B,)
-        for m in "IT":
+        for m in NAMES:
             seen = [s for s in model.subsets if m in s]
             codes = torch.cat([torch.cat([z[s][m], z[s]["S"]], 1) for s in seen])
             target = torch.cat([x[m]] * len(seen))
-            log_likelihood = mmvae.models.bernoulli_log_likelihood(model.decoders[m](codes), target)
+            log_likelihood = model.likelihood(m).log_prob(model.decoders[m](codes), target)
             total = total - weight * log_likelihood.unflatten(0, (len(seen), -1)).sum(0)
         return {"total": total.mean()}
     model.loss = loss
@@ -227,11 +227,12 @@ def average(run: Run, decay: float) -> Run:
     return run
 
 
-def changed(pairs, settings: Settings, wrap=lambda model: model, optimiser=optimiser_of, batches=None, decay=0.0,
+def changed(pairs, recipe: Recipe, wrap=lambda model: model, optimiser=optimiser_of, batches=None, decay=0.0,
             patch=nullcontext) -> Run:
     """Our training with something else in it. patch: a context in which the model is built, and every step made."""
     with patch():
-        model = wrap(build(settings))
+        model = wrap(recipe.build())
+    settings = recipe.training
     adam, generator = optimiser(model, settings), torch.Generator().manual_seed(settings.seed)
     draw = (lambda: next(batches)) if batches else (lambda: pairs.sample(settings.batch, generator)[0])
 
@@ -246,7 +247,7 @@ def changed(pairs, settings: Settings, wrap=lambda model: model, optimiser=optim
 def with_decoder(decoder):
     """decoder: latent dimensions -> network."""
     def wrap(model):
-        model.decoders = nn.ModuleDict({m: decoder(sum(model.blocks[b] for b in (m, "S"))) for m in "IT"})
+        model.decoders = nn.ModuleDict({m: decoder(model.blocks[m] + model.blocks["S"]) for m in NAMES})
         return model
     return wrap
 
@@ -284,8 +285,8 @@ def flat(settings, iteration):
     return settings.learning_rate * min(1.0, (iteration + 1) / max(settings.warmup, 1))
 
 
-def changes(pairs, settings: Settings) -> dict:
-    """{what is changed in our recipe: (settings, arguments of `changed`)}."""
+def changes(pairs, recipe: Recipe) -> dict:
+    """{what is changed in our recipe: (recipe, arguments of `changed`)}."""
     def adam(**changes):
         def optimiser(model, settings):
             group = optimiser_of(model, settings).param_groups[0]
@@ -295,32 +296,32 @@ def changes(pairs, settings: Settings) -> dict:
     def constant():
         return mock.patch.object(Settings, "rate", flat)
 
-    rate = settings.learning_rate
+    rate = recipe.learning_rate
     return {
-        "ours": (settings, {}),
-        "networks: the common convolutions": (settings, {"wrap": lambda model: common_model(settings.seed)}),
-        "networks: the encoder reads patches of 4x4": (settings, {"patch": lambda: mock.patch.object(nets, "PATCH", 4)}),
-        "networks: a decoder of width 64": (settings, {"wrap": with_decoder(partial(nets.Decoder, width=64))}),
-        "networks: a decoder that ends in convolutions": (settings, {"wrap": with_decoder(ConvDecoder)}),
-        "networks: ReLU for SiLU": (settings, {"patch": lambda: mock.patch.object(F, "silu", F.relu)}),
-        "initialisation: PyTorch's": (settings, {"patch": lambda: mock.patch.object(nets, "_initialise", lambda net: 0)}),
-        "learning rate 1e-4, constant, no warm-up": (replace(settings, learning_rate=1e-4, warmup=0), {"patch": constant}),
-        "learning rate halved": (replace(settings, learning_rate=rate / 2), {}),
-        "learning rate doubled": (replace(settings, learning_rate=rate * 2), {}),
-        "no decay of the rate": (settings, {"patch": constant}),
-        "no decay of the rate, weights averaged (0.99)": (settings, {"patch": constant, "decay": 0.99}),
-        "weights averaged (0.99)": (settings, {"decay": 0.99}),
-        "no warm-up": (replace(settings, warmup=0), {}),
-        "no clipping": (replace(settings, clip=1e9), {}),
-        "no weight decay": (settings, {"optimiser": adam(weight_decay=0.0)}),
-        "Adam with PyTorch's betas, 0.9 and 0.999": (settings, {"optimiser": adam(betas=(0.9, 0.999))}),
-        "Adam not fused": (settings, {"optimiser": adam(fused=False)}),
-        "batch 32": (replace(settings, batch=32), {}),
-        "batch 128": (replace(settings, batch=128), {}),
-        "a DataLoader": (settings, {"batches": loaded(pairs, settings.batch)}),
-        "memory format: channels last": (settings, {"wrap": lambda m: m.to(memory_format=torch.channels_last)}),
-        "decoders: one pass for all ELBOs": (settings, {"wrap": merged}),
-        "torch.compile": (settings, {"wrap": compiled}),
+        "ours": (recipe, {}),
+        "networks: the common convolutions": (recipe, {"wrap": lambda model: common_model(recipe.seed)}),
+        "networks: the encoder reads patches of 4x4": (recipe, {"patch": lambda: mock.patch.object(nets, "PATCH", 4)}),
+        "networks: a decoder of width 64": (recipe, {"wrap": with_decoder(partial(nets.ImageDecoder, width=64))}),
+        "networks: a decoder that ends in convolutions": (recipe, {"wrap": with_decoder(ConvDecoder)}),
+        "networks: ReLU for SiLU": (recipe, {"patch": lambda: mock.patch.object(F, "silu", F.relu)}),
+        "initialisation: PyTorch's": (recipe, {"patch": lambda: mock.patch.object(nets, "_initialise", lambda net: 0)}),
+        "learning rate 1e-4, constant, no warm-up": (replace(recipe, learning_rate=1e-4, warmup=0), {"patch": constant}),
+        "learning rate halved": (replace(recipe, learning_rate=rate / 2), {}),
+        "learning rate doubled": (replace(recipe, learning_rate=rate * 2), {}),
+        "no decay of the rate": (recipe, {"patch": constant}),
+        "no decay of the rate, weights averaged (0.99)": (recipe, {"patch": constant, "decay": 0.99}),
+        "weights averaged (0.99)": (recipe, {"decay": 0.99}),
+        "no warm-up": (replace(recipe, warmup=0), {}),
+        "no clipping": (replace(recipe, clip=1e9), {}),
+        "no weight decay": (recipe, {"optimiser": adam(weight_decay=0.0)}),
+        "Adam with PyTorch's betas, 0.9 and 0.999": (recipe, {"optimiser": adam(betas=(0.9, 0.999))}),
+        "Adam not fused": (recipe, {"optimiser": adam(fused=False)}),
+        "batch 32": (replace(recipe, batch=32), {}),
+        "batch 128": (replace(recipe, batch=128), {}),
+        "a DataLoader": (recipe, {"batches": loaded(pairs, recipe.batch)}),
+        "memory format: channels last": (recipe, {"wrap": lambda m: m.to(memory_format=torch.channels_last)}),
+        "decoders: one pass for all ELBOs": (recipe, {"wrap": merged}),
+        "torch.compile": (recipe, {"wrap": compiled}),
     }
 
 
@@ -328,12 +329,12 @@ def weigh(train, test, seconds: float, seeds: int, n: int, save) -> dict:
     """A run of `seconds` for every change and seed, one seed after the other."""
     record = {"machine": measure.machine(), "settings": {"n": n, "CPU seconds a run": seconds, "seeds": seeds}, "runs": []}
     for seed in range(seeds):
-        for name, (settings, arguments) in tqdm(changes(train, Settings("mumo", size=train.size, seed=seed)).items()):
-            trial = changed(train, replace(settings, iterations=10**6), **arguments)
+        for name, (recipe, arguments) in tqdm(changes(train, Recipe("mumo", size=train.size, seed=seed)).items()):
+            trial = changed(train, replace(recipe, iterations=10**6), **arguments)
             step = seconds_per_step(trial)
             if name == "torch.compile":  # a second model would be compiled on the clock: the same, with new weights
                 arguments = {"wrap": partial(renewed, trial.model)}
-            run = changed(train, replace(settings, iterations=max(1, int(0.95 * seconds / step))), **arguments)
+            run = changed(train, replace(recipe, iterations=max(1, int(0.95 * seconds / step))), **arguments)
             run.advance()
             record["runs"].append({"change": name, "seed": seed} | run.look(train, test, n))
             save(record)
@@ -350,7 +351,7 @@ def main(argv: list[str] | None = None):
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     data = args.data or mmvae.profile("cpu").data_file
-    train, test = (mmvae.data.Pairs(data, split) for split in ("train", "test"))
+    train, test = (Pairs(data, split) for split in ("train", "test"))
     if args.changes:
         record = weigh(train, test, args.seconds, SEEDS, args.pairs, partial(measure.save, "changes", folder=args.out))
         print(report.changes(record))

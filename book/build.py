@@ -36,8 +36,9 @@ def digest(paths, *words, root=ROOT):
 def notebook_hash(notebook, profile, root=ROOT):
     """What an executed notebook depends on: its source, the profile, the module, its weights, the tested versions."""
     code = sorted((root / "mmvae").rglob("*.py"))
-    weights = sorted((root / "mmvae/published").glob("*.json"))  # they hold the hashes
-    return digest([notebook, *code, *weights, root / "constraints.txt"], profile, root=root)
+    weights = sorted((root / "mmvae/experiment/published").glob("*.json"))  # they hold the hashes
+    sounds = sorted((root / "mmvae/experiment").glob("*.npz"))
+    return digest([notebook, *code, *weights, *sounds, root / "constraints.txt"], profile, root=root)
 
 
 # ---------------------------------------------------------------- execute
@@ -129,6 +130,7 @@ def site(profile):
     stage(profile, source)
     key = digest(
         [p for p in sorted(source.rglob("*")) if p.is_file()]
+        + sorted((ROOT / "mmvae").rglob("*.py"))  # their docstrings are pages
         + [ROOT / "constraints.txt", ROOT / "book/build.py"]
     )
     stamp = out / ".site-hash"

@@ -52,8 +52,16 @@ def pictures(cell):
 def toc_entries(root=ROOT):
     """All files that _toc.yml names, in order, without suffix."""
     toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
-    parts = [*toc.get("parts", []), toc]
-    return [toc["root"], *(entry["file"] for part in parts for entry in part.get("chapters", []))]
+    found = [toc["root"]]
+
+    def add(entries):
+        for entry in entries:
+            found.append(entry["file"])
+            add(entry.get("sections", []))
+
+    for part in (*toc.get("parts", []), toc):
+        add(part.get("chapters", []))
+    return found
 
 
 def page_problems(path):

@@ -18,7 +18,7 @@ FILES = (
     "README.md",
     "notebooks/*.ipynb",
     "book/*.md",
-    "mmvae/*.py",
+    "mmvae/**/*.py",
 )
 
 

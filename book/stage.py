@@ -34,7 +34,7 @@ def write_text(path, text):
     partial.replace(path)
 
 
-# ---------------------------------------------------------------- widgets: mmvae/widgets.py says what they and their assets are
+# ---------------------------------------------------------------- widgets: mmvae/show/widgets.py says what they are
 
 ALIVE = 'class="mmvae-widget"'
 START = (  # as seen from notebooks/
@@ -55,21 +55,10 @@ def asset_names(nb):
     return {name for page in pages for name in re.findall(r'"([0-9a-f]{16})"', page)}
 
 
-def bundle(js=ROOT / "mmvae/js"):
-    """One script for a page's widgets: their modules, each in a scope of its own, the style sheet, the host."""
-    common, css = (js / "common.js").read_text(), (js / "widgets.css").read_text()
-    scopes = [
-        f"(() => {{\n{common}{path.read_text()}"
-        "for (const kind in renderers) globalThis.mmvae[kind] = { render: renderers[kind] };\n})();\n"
-        for path in (js / "explorer.js", js / "explorables.js")
-    ]
-    style = f"document.head.append(Object.assign(document.createElement('style'), {{ textContent: {json.dumps(css)} }}));\n"
-    parts = ["globalThis.mmvae = {};\n", *scopes, style, (js / "host.js").read_text()]
-    return f"if (!globalThis.mmvae) (() => {{\n{''.join(parts)}}})();\n"  # once, however many widgets ask for it
-
-
 def stage_widgets(profile, target):
-    """target/widgets: the bundle, and the assets that the executed notebooks left and still use."""
+    """target/widgets: the script, and the assets that the executed notebooks left and still use."""
+    from mmvae.show.widgets import bundle  # PyTorch with it
+
     write_text(target / "widgets.js", bundle())
     for source in notebooks():
         for name in sorted(asset_names(read_notebook(executed_dir(profile) / source.name))):
@@ -184,6 +173,7 @@ def stage(profile, target):
         sys.exit(f"{folder}: not executed yet: {', '.join(missing) or 'any notebook'}")
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(ROOT / "book", target / "book", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    shutil.copy(ROOT / "book/ext/api.py", target / "book/ext")
     stage_widgets(profile, target / "widgets")
     (target / "benchmarks").mkdir(exist_ok=True)
     for name in ("_config.yml", "_toc.yml", "benchmarks/README.md"):  # a page shows some of the benchmarks' tables

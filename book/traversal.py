@@ -2,13 +2,14 @@
 from pathlib import Path
 
 import mmvae
+from mmvae.show import plot
 
 STATIC = Path(__file__).resolve().parent / "_static"
 
 
 def main():
     profile = mmvae.profile("cpu")
-    film = mmvae.plot.traversal_gif(profile.train("mumo"), profile.pairs().fixed(3)[0])
+    film = plot.traversal_gif(profile.train("mumo"), profile.pairs().fixed(3)[0])
     for suffix in ("gif", "webp"):  # for the README, and for the welcome page with its two themes
         film.save(STATIC / f"traversal.{suffix}")
     print("wrote book/_static/traversal.gif and .webp")

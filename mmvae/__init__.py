@@ -1,30 +1,32 @@
-"""mmvae: the small module under the book on multi-modal variational autoencoders. Read it in an hour.
+"""mmvae: variational autoencoders of several modalities; the package under a book about them.
 
-Top to bottom, each file importing only from those above it: gaussian, nets, models (the VAEs); heads, faces, data
-(the experiment); checkpoint, distributed, train, weights; likelihood, probes, synthesis, evaluate (how a model is judged);
-oracle (a model whose answers are known); picture, charts, plot, diagram, compare, widgets, explorables (what a reader
-sees); profiles, results.
-A name in brackets, [eq-poe-gaussian], is an equation of the book: book/equations.md has its function and its test.
+The core is read in an hour, top to bottom, each file importing only from those above it: gaussian, likelihoods, nets, models,
+data, train. Beside it stand observed (what is refused, what is missing), together (networks of several modalities), items and
+lazy (Datasets), files, checkpoint, behaviour and distributed (what a run leaves, and how several processes share one). Four
+rooms stand on it, each importing from the core and from those before it: faces (the experiment's heads), evaluate (how a model
+is judged), show (what a reader sees), experiment (the book's models, profiles, published weights and results). A name in
+brackets, [eq-poe-gaussian], is an equation of the book: book/equations.md has its function and its test.
 """
 from importlib import import_module
 
-from .gaussian import Gaussian, prior, product_of_experts
-from .models import MODELS, MuMoVAE, PoEVAE, VanillaVAE
+from .gaussian import Gaussian, Mixture, mixture_of_experts, mixture_of_products, prior, product_of_experts
+from .models import MultiModalVAE, MuMoVAE, PoEVAE, VanillaVAE
+from .nets import Modality, categories, images, vectors
 
-__version__ = "0.1.0"
-__all__ = ["Gaussian", "prior", "product_of_experts", "MODELS", "MuMoVAE", "PoEVAE", "VanillaVAE", "load", "profile"]
+__version__ = "0.2.0"
+__all__ = ["Gaussian", "MODELS", "Mixture", "Modality", "MuMoVAE", "MultiModalVAE", "PoEVAE", "VanillaVAE", "categories",
+           "fit", "images", "load", "mixture_of_experts", "mixture_of_products", "prior", "product_of_experts", "profile",
+           "vectors"]
 
-_LATER = ("heads", "faces", "data", "checkpoint", "distributed", "train", "weights", "likelihood", "probes", "synthesis",
-          "evaluate", "oracle", "picture", "charts", "plot", "diagram", "compare", "widgets", "explorables", "profiles",
-          "results")
+_ELSEWHERE = {"fit": "train", "MODELS": "experiment.table", "load": "experiment.weights", "profile": "experiment.profiles"}
+_MODULES = ("behaviour", "checkpoint", "data", "distributed", "evaluate", "experiment", "faces", "files", "items", "lazy",
+            "likelihoods", "models", "nets", "observed", "show", "together", "train")
 
 
 def __getattr__(name: str):
-    """Submodules load when first used: `import mmvae` alone needs neither HDF5 nor a plotting library."""
-    if name == "profile":
-        return import_module(".profiles", __name__).profile
-    if name == "load":
-        return import_module(".weights", __name__).load
-    if name in _LATER:
+    """What is not needed to build a model loads when first used: `import mmvae` alone needs neither HDF5 nor plots."""
+    if name in _ELSEWHERE:
+        return getattr(import_module(f".{_ELSEWHERE[name]}", __name__), name)
+    if name in _MODULES:
         return import_module(f".{name}", __name__)
     raise AttributeError(f"module 'mmvae' has no attribute '{name}'")

@@ -7,6 +7,7 @@ by another run is named and refused, and the one before it is used.
 import hashlib
 import json
 import os
+import platform
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
+
+from . import behaviour
+from .files import checkpoints_in as _checkpoints, write_atomically
+from .observed import joined
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ def unpack(data: bytes, run: dict, weights: dict[str, Tensor]) -> Checkpoint:
         digest = meta.pop("sha256")
         found = Checkpoint(**{k: json.loads(v) for k, v in meta.items()}, tensors=tensors)
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as e:
-        raise ValueError(f"not a whole checkpoint of mmvae.train ({type(e).__name__}: {e})") from e
+        raise ValueError(f"not a whole checkpoint of mmvae.fit ({type(e).__name__}: {e})") from e
     if digest != _digest(meta, tensors):
         raise ValueError("not a whole checkpoint: its content is not that of its SHA-256")
     if changed := difference(found.run, run):
@@ -95,24 +100,63 @@ def newest(run_dir: Path, run: dict, weights: dict[str, Tensor]) -> Checkpoint |
 
 
 def settings_of(run_dir: Path) -> dict:
-    """settings.json: "settings", "data", "versions", "machine". Raises FileNotFoundError without one, ValueError if damaged."""
+    """settings.json: "settings", "model", "data", "versions", "machine", "behaviour". Raises FileNotFoundError without one,
+    ValueError if damaged."""
     path = run_dir / "settings.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{run_dir}: no settings.json; expected a folder that `python -m mmvae.train` wrote")
+        raise FileNotFoundError(f"{run_dir}: no settings.json; expected a folder that `mmvae.fit` wrote")
     try:
         record = json.loads(path.read_bytes())
-        if not all(isinstance(record[k], t) for k, t in (("settings", dict), ("data", str), ("versions", dict))):
-            raise ValueError("settings, data or versions are not what they should be")
+        if not all(isinstance(record[k], t) for k, t in (("settings", dict), ("model", dict), ("data", str),
+                                                              ("versions", dict), ("behaviour", dict))):
+            raise ValueError("settings, model, data, versions or behaviour are not what they should be")
         return record
     except (ValueError, KeyError, TypeError) as e:
         raise ValueError(f"{path}: damaged ({type(e).__name__}: {e}); without it, training goes on if it is started "
                          "with the settings of the checkpoints") from e
 
 
-def refuse_other(run_dir: Path, run: dict):
-    """Refuse a folder that holds another run: ValueError with the difference."""
-    if (run_dir / "settings.json").exists() and (changed := difference(settings_of(run_dir), run)):
-        raise ValueError(f"{run_dir}: holds a run with other settings or data ({changed})")
+def about(model: nn.Module) -> dict:
+    """What a model is, as a run's settings.json says it."""
+    return {"class": type(model).__name__, "modalities": {m: list(of.shape or ()) for m, of in model.modalities.items()},
+            "blocks": model.blocks, "subsets": [joined(s) for s in model.subsets]}
+
+
+def versions(device: str | torch.device = "cpu") -> dict[str, str]:
+    """What a number in the book was computed with."""
+    gpu = torch.device(device).type == "cuda"
+    return {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__,
+            "device": torch.cuda.get_device_name(device) if gpu else f"{platform.machine()} CPU"}
+
+
+def load_run(run_dir: str | Path, model: nn.Module) -> nn.Module:
+    """Give a model, built as the run's was, the weights of the newest whole checkpoint in run_dir; in eval mode.
+
+    Raises FileNotFoundError if there is none yet, ValueError if there are but none can be used, or if the run is of another
+    model.
+    """
+    run_dir = Path(run_dir)
+    run = settings_of(run_dir)
+    if run["model"].keys() == about(model).keys() and (changed := changes(run["model"], about(model))):
+        raise ValueError(f"{run_dir}: holds a run of another model ({changed})")
+    found = newest(run_dir, run, model.state_dict())
+    if found is None:
+        raise FileNotFoundError(f"{run_dir}: no checkpoint yet; fit goes on from here")
+    model.load_state_dict(found.part("model"))
+    return model.eval()
+
+
+def refuse_other(run_dir: Path, run: dict, now: dict[str, list[float]]):
+    """Refuse a folder that holds another run, or one whose code computed other numbers than it does `now`, as
+    `behaviour.of_training` says them: ValueError with the difference."""
+    if not (run_dir / "settings.json").exists():
+        return
+    found = settings_of(run_dir)
+    if changed := difference(found, run):
+        raise ValueError(f"{run_dir}: holds a run with other settings, model or data ({changed})")
+    if wrong := behaviour.moved(found["behaviour"], now):
+        raise ValueError(f"{run_dir}: holds a run of code that computed something else ({'; '.join(wrong[:3])}); train anew in "
+                         "another folder")
 
 
 def state_of(model: nn.Module, optimiser: torch.optim.Optimizer, generator: torch.Generator) -> dict[str, Tensor]:
@@ -162,115 +206,16 @@ def lock(run_dir: Path):
         raise BlockingIOError(f"{run_dir}: another process is training in this folder") from None
 
 
-def write_atomically(path: Path, data: bytes):
-    """The file is complete or absent, also after a power cut: a temporary name, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with writing(path):
-        try:
-            with open(temporary, "wb") as f:
-                f.write(data)
-                f.flush()
-                os.fsync(f.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        if os.name == "posix":  # elsewhere a folder cannot be opened
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-
-
-@contextmanager
-def writing(path: Path):
-    """An error of the system in here, a full disk say, names the file, its folder, and the checkpoint that is left."""
-    try:
-        yield
-    except OSError as e:
-        last = _checkpoints(path.parent)[-1:]
-        rest = f"; the last good checkpoint, {last[0].name}, is intact" if last else ""
-        raise OSError(e.errno, f"{e.strerror}: could not write {path.name} in {path.parent}{rest}") from e
-
-
-class Log:
-    """log.csv: cut back to the checkpoint that a run goes on from, then appended to, a row at a time.
-
-    done: iterations of that checkpoint. every: iterations between rows. Raises ValueError for a file that is no log;
-    rows that are damaged or missing are named on stderr, and the run goes on without them.
-    """
-
-    def __init__(self, path: Path, done: int, every: int):
-        self.path = path
-        columns, rows = _rows(path)[:2] if path.exists() else ([], [])
-        if columns and columns[:2] != ["iteration", "seconds"]:
-            raise ValueError(f"{path}: found columns {', '.join(columns)[:80]}, expected iteration, seconds and the "
-                             "terms of the loss; move it away to go on with a new one")
-        rows = [row for row in rows if float(row[0]) <= done]
-        last = int(float(rows[-1][0])) if rows else 0
-        if last < done - done % every:
-            print(f"{path}: rows between iteration {last} and {done} are damaged or missing; the run goes on "
-                  "without them", file=sys.stderr)
-        if path.exists():
-            kept = [columns, *rows] if rows else []
-            write_atomically(path, "".join(",".join(line) + "\n" for line in kept).encode())
-
-    def write(self, row: dict[str, float]):
-        """Append a row: {"iteration", "seconds", terms of the loss in nats per pair}."""
-        cells = [str(v) if k in ("iteration", "seconds") else f"{v:.4f}" for k, v in row.items()]
-        with writing(self.path), open(self.path, "a") as f:
-            if not f.tell():
-                f.write(",".join(row) + "\n")
-            f.write(",".join(cells) + "\n")
-
-    def sync(self):
-        """A checkpoint is about to say that the rows so far exist: let them survive a power cut too."""
-        with writing(self.path), open(self.path, "a") as f:
-            os.fsync(f.fileno())
-
-
-def read_log(run_dir: str | Path) -> dict[str, np.ndarray]:
-    """log.csv as {column: float array}: "iteration", "seconds", and the loss terms in nats per pair.
-
-    A last row that is still being written is left out. Raises ValueError, naming the line, for one that is damaged.
-    """
-    path = Path(run_dir) / "log.csv"
-    columns, rows, damaged = _rows(path)
-    if damaged or not rows:
-        wrong = f"line {damaged} is damaged" if damaged else "no rows"
-        raise ValueError(f"{path}: {wrong}, expected a number for each of {', '.join(columns)[:80] or 'the columns'}")
-    return {column: np.array(values, float) for column, values in zip(columns, zip(*rows))}
-
-
-def _rows(path: Path) -> tuple[list[str], list[list[str]], int]:
-    """The columns, the rows before the first that is damaged, and the number of its line (0: none is)."""
-    lines = path.read_text(errors="replace").split("\n")[:-1]  # what has no line end is not a whole row
-    columns, rows = lines[0].split(",") if lines else [], []
-    for number, line in enumerate(lines[1:], 2):
-        cells = line.split(",")
-        try:
-            whole = len(cells) == len(columns) and np.isfinite([float(c) for c in cells]).all()
-        except ValueError:
-            whole = False
-        if not whole:
-            return columns, rows, number
-        rows.append(cells)
-    return columns, rows, 0
-
-
 def difference(found: dict, asked: dict) -> str:
-    """What differs between two runs, {"settings": {...}, "data": fingerprint}: "batch: found 8, asked for 9"."""
-    return changes(*(run.get("settings", {}) | {"data": run.get("data", "")[:12]} for run in (found, asked)))
+    """What differs between two runs, {"settings": {...}, "model": {...}, "data": fingerprint}: "batch: found 8, asked for 9"."""
+    return changes(*(run.get("settings", {}) | run.get("model", {}) | {"data": run.get("data", "")[:12]}
+                     for run in (found, asked)))
 
 
 def changes(found: dict, asked: dict) -> str:
     """What differs between two dictionaries, in words."""
     return "; ".join(f"{k}: found {found.get(k)}, asked for {asked.get(k)}" for k in asked | found
                      if found.get(k) != asked.get(k))
-
-
-def _checkpoints(run_dir: Path) -> list[Path]:
-    return sorted(run_dir.glob("checkpoint-*.safetensors"))
 
 
 def _digest(meta: dict[str, str], tensors: dict[str, Tensor]) -> str:

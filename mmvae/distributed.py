@@ -1,13 +1,15 @@
 """One run on several processes: each works on its rows of every batch, and their gradients are averaged.
 
-    torchrun --nproc-per-node=N -m mmvae.train MODEL data.h5 RUN_DIR [...]
+    torchrun --nproc-per-node=N -m mmvae.experiment train MODEL data.h5 RUN_DIR [...]
 
 Every process draws the indices and the noise of the whole batch and uses its own rows of both, so that N processes do
 what one would do. The first reads and writes the run's folder. Outside of torchrun, or with N = 1, nothing in here
 does anything.
 """
 import os
+import shutil
 from contextlib import contextmanager
+from copy import copy
 
 import torch
 import torch.distributed as dist
@@ -15,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from . import gaussian
+
+COMPILER = {"backend": "inductor", "options": {"fallback_random": True, "triton.cudagraphs": True}}
 
 
 def start(device: str) -> str:
@@ -102,29 +106,20 @@ def joint_noise(like: Tensor) -> Tensor:
 
 
 class DataParallel(DistributedDataParallel):
-    """A model whose `loss` is that of this process's rows, and whose gradients are the average of all processes'."""
+    """A model whose `loss` is that of this process's rows, and whose gradients are the average of all processes'.
 
-    def __init__(self, model: nn.Module):
-        super().__init__(_Loss(model))
+    idle: whether some parameters get no gradient, as those of encoders whose ELBO the loss has not.
+    """
 
-    def loss(self, x: dict[str, Tensor], weight: float, cross: float | None = None) -> dict[str, Tensor]:
+    def __init__(self, model: nn.Module, idle: bool = False):
+        super().__init__(_Loss(model), find_unused_parameters=idle)
+
+    def loss(self, *arguments, **more) -> dict[str, Tensor]:
         alone, gaussian.noise = gaussian.noise, joint_noise
         try:
-            return self(x, weight, cross)
+            return self(*arguments, **more)
         finally:
             gaussian.noise = alone
-
-    def settle(self, x: dict[str, Tensor], weight: float):
-        """Let go of a first gradient, of any x, leaving weights and random states as they are.
-
-        By its order DistributedDataParallel groups the parameters anew, and how they are grouped decides in which
-        order three or more processes are summed up: a run that is resumed must begin as it would have gone on.
-        """
-        devices = [p.device for p in self.parameters() if p.is_cuda][:1]
-        with torch.random.fork_rng(devices):
-            for _ in range(2):  # the new groups are made when the second begins
-                self.loss(x, weight)["total"].backward()
-                self.zero_grad()
 
 
 class _Loss(nn.Module):
@@ -134,5 +129,50 @@ class _Loss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, x: dict[str, Tensor], weight: float, cross: float | None) -> dict[str, Tensor]:
-        return self.model.loss(x, weight, cross)
+    def forward(self, *arguments, **more) -> dict[str, Tensor]:
+        return self.model.loss(*arguments, **more)
+
+
+def prepared(model: nn.Module, rows, settings, part: slice, compile: bool):
+    """What a training loop takes for the model: it itself, compiled, or on several processes.
+
+    On several, two gradients of the first rows are let go of, and weights and random states left as they are. By their order
+    DistributedDataParallel groups the parameters anew, and how they are grouped decides in which order three or more
+    processes are summed up: a run that is resumed must begin as it would have gone on.
+    """
+    if size() == 1:
+        return _compiled(model, rows.device) if compile else model
+    if compile:
+        raise ValueError(f"compile: found {size()} processes, expected one")
+    x, present = rows.batch(torch.zeros(part.stop - part.start, dtype=torch.int64, device=rows.device))
+    with torch.random.fork_rng(gpus(rows.device)):
+        def step(of):
+            of.loss(x, settings.weight, present, settings.cross_at(0), check=False)["total"].backward()
+            idle = any(p.grad is None for p in model.parameters() if p.requires_grad)
+            model.zero_grad()
+            return idle
+
+        stepped = DataParallel(model, idle=step(model))
+        for _ in range(2):  # the new groups are made when the second begins
+            step(stepped)
+    return stepped
+
+
+def gpus(device: torch.device) -> list[torch.device]:
+    """Whose random states are saved and restored beside the CPU's."""
+    return [device] if torch.device(device).type == "cuda" else []
+
+
+def _compiled(model: nn.Module, device: torch.device) -> nn.Module:
+    """The same weights with a compiled loss, and the noise as it is without: on a GPU one CUDA graph each way."""
+    if device.type == "cpu" and not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++", "cl")):
+        raise ValueError("compile: found no C++ compiler (CXX, g++, clang++ or cl), which it needs on a CPU")
+    loss = model.loss
+
+    def compiled(*arguments, **more) -> dict[str, Tensor]:
+        terms = loss(*arguments, **more)  # only the total has a backward
+        return {name: value if name == "total" else value.detach() for name, value in terms.items()}
+
+    model = copy(model)  # shares its weights
+    model.loss = torch.compile(compiled, fullgraph=True, dynamic=False, **COMPILER)
+    return model

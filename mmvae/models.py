@@ -1,192 +1,232 @@
 """The competing models. Two choices make all of them: how the posterior of a subset of the modalities is
 formed, and for which subsets a negative ELBO is added to the loss.
 
-Notation: modalities "I" and "T"; subsets of what is observed "I", "T", "IT"; latent blocks "I" and "T"
-(private) and "S" (shared). Images are {"I": (B, 1, H, W), "T": (B, 1, H, W)}, float in [0, 1]; an absent key is
-a modality that was not observed.
+A subset is a tuple of names in the model's order, ("I", "T"), and "I+T" in the names of networks and loss terms. Latent
+blocks: a private one a modality, named as it is, and "S", shared. Data are {name: (B, ...)}; an absent key is a modality
+that was not observed, and `present`, {name: bool (B,)}, says in which rows it was.
 """
-from functools import partial
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .gaussian import Gaussian, prior, product_of_experts
-from .nets import Decoder, Encoder
+from . import observed
+from .gaussian import Gaussian, Mixture, prior, product_of_experts
+from .nets import Encoder, Modality
+from .observed import Data, Subset, all_subsets, joined
+from .together import decoders_of, encoder_of, make_together, read_together
 
-SUBSETS = ("I", "T", "IT")
-Images = dict[str, Tensor]
 Latents = dict[str, Tensor]
-Posterior = dict[str, Gaussian]
-
-
-def bernoulli_log_likelihood(logits: Tensor, image: Tensor) -> Tensor:
-    """log p(x | z) = sum over pixels of x log s(logits) + (1 - x) log(1 - s(logits)): (B,), nats
-    [eq-vae-bernoulli].
-
-    Grey levels in [0, 1] are allowed, as in Kingma & Welling (2014), appendix C.1; for them it is minus a
-    cross-entropy, not a normalised log-density.
-    """
-    return -F.binary_cross_entropy_with_logits(logits, image, reduction="none").flatten(1).sum(1)
-
-
-def observed(x: Images) -> str:
-    """The subset of modalities in x: "I", "T" or "IT". Raises ValueError for any other keys or unequal batches."""
-    subset = "".join(m for m in "IT" if m in x)
-    if not subset or set(x) - {"I", "T"}:
-        raise ValueError(f'x: found modalities {sorted(x)}, expected "I", "T" or both')
-    if len({len(image) for image in x.values()}) > 1:
-        raise ValueError(f"x: found batches of {[len(image) for image in x.values()]}, expected equal sizes")
-    return subset
-
-
-def seen_by(subset: str, blocks: dict[str, int]) -> dict[str, int]:
-    """The blocks that an encoder of this subset speaks about: the private ones of what it sees, and S."""
-    return {block: dim for block, dim in blocks.items() if block == "S" or block in subset}
+Posterior = dict[str, Gaussian | Mixture]
 
 
 class MultiModalVAE(nn.Module):
-    """What all models share: latent blocks, a loss that sums negative ELBOs, the decoding of a partitioned z.
+    """What all models share: latent blocks, a loss that sums negative ELBOs, the decoding of a partitioned z. A model adds
+    `encoders` by the names of subsets, `decoders` by modality, and says how its `posteriors` are formed.
 
-    A model adds its encoders and `posteriors`. blocks: {block: dimensions}. subsets: those that carry an ELBO.
-    log_likelihood(decoder's output, x_m) -> (B,) nats: of another kind of data, if replaced.
+    modalities: {name: Modality}; the order is theirs. blocks: {block: dimensions}; None: the private ones, with "S" of
+    `shared` dimensions in their middle. subsets: those that carry an ELBO; None: every non-empty one.
+    Raises TypeError or ValueError for modalities that are none, names that are taken, and subsets of other names.
     """
-    log_likelihood = staticmethod(bernoulli_log_likelihood)
 
-    def __init__(self, size: int, blocks: dict[str, int], subsets: tuple[str, ...]):
+    def __init__(self, modalities: dict[str, Modality], shared: int = 0, blocks: dict[str, int] | None = None,
+                 subsets: Sequence[Sequence[str]] | None = None):
         super().__init__()
-        if not subsets or set(subsets) - set(SUBSETS):
-            raise ValueError(f"subsets: found {subsets}, expected some of {SUBSETS}")
-        self.size, self.blocks, self.subsets = size, blocks, tuple(subsets)
+        observed.check_modalities(type(self).__name__, modalities, Modality, bool(blocks) or shared >= 1, shared)
+        self.modalities = {m: replace(of, likelihood=copy.deepcopy(of.likelihood)) for m, of in modalities.items()}
+        names = tuple(modalities)
+        middle = (len(names) + 1) // 2  # so that a pair reads z_I, z_S, z_T
+        order = (*names[:middle], "S", *names[middle:])
+        self.blocks = blocks or {b: shared if b == "S" else modalities[b].private for b in order}
+        self.subsets = all_subsets(names) if subsets is None else observed.subsets_of(names, subsets)
+        self.likelihoods = nn.ModuleDict({m: of.likelihood for m, of in self.modalities.items()
+                                          if isinstance(of.likelihood, nn.Module)})
 
-    def posteriors(self, x: Images, subsets: tuple[str, ...]) -> dict[str, Posterior]:
-        """The posterior of each subset of the observed x; an encoder runs once, however many subsets need it."""
+    def posteriors(self, x: Data, subsets: Sequence[Subset]) -> dict[Subset, Posterior]:
+        """The posterior of each of these subsets of x, which are whole: {block: Gaussian or Mixture}, of "S" and of the
+        private blocks of what it sees. An encoder runs once, however many subsets need it."""
         raise NotImplementedError
 
-    def posterior(self, x: Images) -> Posterior:
-        """q(z | the modalities in x), one Gaussian per block, in the order of `blocks`.
+    def can_see(self, subset: Subset) -> bool:
+        """Whether the model has a posterior of this subset."""
+        return True
 
-        The private block of a modality that was not observed has its prior.
-        """
-        subset = observed(x)
-        q = self.posteriors(x, (subset,))[subset]
-        return {b: q[b] if b in q else prior(len(q["S"].mu), dim, q["S"].mu) for b, dim in self.blocks.items()}
+    @property
+    def seen(self) -> tuple[Subset, ...]:
+        """Every subset that it has a posterior of, whether or not the loss has its ELBO, small ones first."""
+        return tuple(s for s in all_subsets(tuple(self.modalities)) if self.can_see(s))
 
-    def decode(self, z: Latents, modalities: str = "IT") -> Images:
-        """{"I": (B, private), "S": (B, shared), "T": (B, private)} -> {"I": logits (B, 1, H, W), "T": logits}.
+    def posterior(self, x: Data, present: dict[str, Tensor] | None = None) -> Posterior:
+        """q(z | what is observed in x), one Gaussian (or Mixture) per block, in the order of `blocks`. The private block of a
+        modality that was not observed has its prior. Raises what `check` does."""
+        x, masks = self.check(x, present)
+        cases = observed.cases(self, x, masks, [tuple(self.modalities)])
+        found = self.posteriors(x, [s for s, _ in cases])
+        blank = {b: prior(_batch(x), dim, self.like) for b, dim in self.blocks.items()}
+        return {b: observed.choose([(rows, found[s].get(b, blank[b])) for s, rows in cases]) for b in self.blocks}
 
-        modalities: decode only these.
-        """
-        return {m: self.decoders[m](torch.cat([z[m], z["S"]], 1)) for m in modalities}
+    def decode(self, z: Latents, modalities: Sequence[str] | None = None) -> dict:
+        """{block: (B, dimensions)} -> {modality: the parameters of p(x_m | z)}. modalities: decode only these."""
+        return {m: self.decoders[m](torch.cat([z[m], z["S"]], 1)) for m in modalities or self.modalities}
 
-    def cross_reconstruction(self, x: Images, single: dict[str, Posterior]) -> dict[str, Tensor]:
-        """-E[log p_m(x_m | z_m, z_S)] with z_m from the posterior of x_m, but z_S from that of the other modality: the
-        swap of DMVAE (Lee & Pavlovic 2021) alone, no ELBO and no part of the stated losses [eq-why-cross].
+    def likelihood(self, m: str):
+        """The likelihood of a modality."""
+        return self.likelihoods[m] if m in self.likelihoods else self.modalities[m].likelihood
 
-        single: the posteriors of {I} and {T}. Returns {"I": (B,), "T": (B,)}, nats.
-        """
-        swapped = {}
-        for m, other in (("I", "T"), ("T", "I")):
-            z = {m: single[m][m].sample(), "S": single[other]["S"].sample()}
-            swapped[m] = -self.log_likelihood(self.decode(z, modalities=m)[m], x[m])
-        return swapped
+    def means(self, z: Latents, modalities: Sequence[str] | None = None) -> Data:
+        """What is decoded from z as it is shown: the means of p(x_m | z), {modality: (B, ...)}."""
+        return {m: self.likelihood(m).mean(output) for m, output in self.decode(z, modalities).items()}
 
-    def terms(self, x: Images, weight: float = 1.0, subsets: tuple[str, ...] = (),
-              cross: float | None = None) -> dict[str, Tensor]:
-        """Every term of the loss, per pair: each value is (B,), nats. See `loss` for the names, and for cross.
-
-        subsets: whose ELBOs to sum instead of `self.subsets`.
-        """
-        if observed(x) != "IT":
-            raise ValueError(f'x: found modalities {sorted(x)}; a loss needs both "I" and "T"')
-        subsets, terms = tuple(subsets or self.subsets), {"total": x["I"].new_zeros(len(x["I"]))}  # (B,)
-        extra = () if cross is None else tuple(m for m in "IT" if m not in subsets)
-        posteriors = self.posteriors(x, subsets + extra)
-        for subset in subsets:
-            q = posteriors[subset]
-            logits = self.decode({block: g.sample() for block, g in q.items()}, modalities=subset)
-            reconstruction = {m: -self.log_likelihood(logits[m], x[m]) for m in subset}
-            kl = {block: g.kl() for block, g in q.items()}
-            elbo = -weight * sum(reconstruction.values()) - sum(kl.values())
-            terms |= {f"{subset}.reconstruction.{m}": r for m, r in reconstruction.items()}
-            terms |= {f"{subset}.kl.{block}": k for block, k in kl.items()}
-            terms[f"{subset}.elbo"] = elbo
-            terms["total"] = terms["total"] - elbo
+    def terms(self, x: Data, weight: float | dict[str, float] = 1.0, present: dict[str, Tensor] | None = None,
+              subsets: Sequence[Subset] = (), cross: float | None = None, check: bool = True) -> dict[str, Tensor]:
+        """Every term of the loss, per row: each value is (B,), nats. See `loss` for names and arguments. subsets: whose ELBOs to
+        sum instead of `self.subsets`."""
+        x, masks = self.check(x, present, values=check)
+        cases = observed.cases(self, x, masks, subsets or self.subsets)
+        single = [] if cross is None else [(m,) for m in x]
+        for s in single:
+            observed.refuse_unseen(self, s)
+        posteriors = self.posteriors(x, list(dict.fromkeys([s for s, _ in cases] + single)))
+        terms = {"total": self.like.new_zeros(_batch(x))}  # (B,)
+        for subset, rows in cases:
+            elbo = self.elbo(x, posteriors[subset], subset, weight)
+            if rows is not None:
+                elbo = {k: torch.where(rows, v, torch.zeros_like(v)) for k, v in elbo.items()}
+            terms |= {f"{joined(subset)}.{k}": v for k, v in elbo.items()}
+            terms["total"] = terms["total"] - elbo["elbo"]
         if cross is not None:
             with torch.set_grad_enabled(torch.is_grad_enabled() and cross > 0):  # at 0 it is only watched
-                swapped = self.cross_reconstruction(x, posteriors)
+                swapped = self.cross_reconstruction(x, {s[0]: q for s, q in posteriors.items() if len(s) == 1}, masks)
             terms |= {f"cross.reconstruction.{m}": r for m, r in swapped.items()}
-            terms["total"] = terms["total"] + cross * weight * sum(swapped.values())
+            terms["total"] = terms["total"] + cross * sum(_weight(weight, m) * r for m, r in swapped.items())
         return terms
 
-    def loss(self, x: Images, weight: float = 1.0, cross: float | None = None) -> dict[str, Tensor]:
-        """The loss and each of its terms, averaged over the batch: nats per pair.
+    def elbo(self, x: Data, q: Posterior, subset: Subset, weight: float | dict[str, float] = 1.0) -> dict[str, Tensor]:
+        """The ELBO of one subset, by one draw of z from q, and its terms: {"reconstruction.m", "kl.b", "elbo": (B,)}."""
+        decoded = self.decode({block: g.sample() for block, g in q.items()}, subset)
+        terms = {f"reconstruction.{m}": -self.likelihood(m).log_prob(decoded[m], x[m]) for m in subset}
+        log_p = -sum(_weight(weight, m) * terms[f"reconstruction.{m}"] for m in subset)
+        kl = {f"kl.{block}": g.kl() for block, g in q.items()}
+        return terms | kl | {"elbo": log_p - sum(kl.values())}
+
+    def cross_reconstruction(self, x: Data, single: dict[str, Posterior], masks: Data) -> dict[str, Tensor]:
+        """-E[log p_m(x_m | z_m, z_S)] with z_m from the posterior of x_m, but z_S from that of another modality: the swap
+        of DMVAE (Lee & Pavlovic 2021) alone, no ELBO and no part of the stated losses [eq-why-cross].
+
+        single: the posterior of each modality alone. Returns {modality: (B,)}, nats; with more than two, summed over the
+        others. A row that lacks either adds nothing.
+        """
+        swapped = {}
+        for m in x:
+            for other in (o for o in x if o != m):
+                z = {m: single[m][m].sample(), "S": single[other]["S"].sample()}
+                term = -self.likelihood(m).log_prob(self.decode(z, (m,))[m], x[m])
+                for mask in (masks[k] for k in (m, other) if k in masks):
+                    term = torch.where(mask, term, torch.zeros_like(term))
+                swapped[m] = swapped.get(m, 0) + term
+        return swapped
+
+    def loss(self, x: Data, weight: float | dict[str, float] = 1.0, present: dict[str, Tensor] | None = None,
+             cross: float | None = None, check: bool = True) -> dict[str, Tensor]:
+        """The loss and each of its terms, averaged over the batch: nats a row.
 
         "total" is what is minimised, the sum of the negative ELBOs of `self.subsets`. For each of these subsets s,
         "s.reconstruction.m" is -E[log p(x_m | z)] for each modality m in s, "s.kl.b" the KL of block b to its
         prior, and "s.elbo" = -weight * (sum of reconstructions) - (sum of KLs): Kingma & Welling (2014), eq. 3,
         for one subset [eq-vae-elbo]; Wu & Goodman (2018), sec. 2, for their sum [eq-mumo-loss, eq-poe-v2].
-        weight: of the log-likelihood against the KL, 1 for the ELBO itself.
+        For a row with the observed set O these are the sets {A ∩ O: A in `subsets`}, each once, never the empty one: what
+        was not observed adds no loss and no gradient, whatever stands in its place.
+        weight: of the log-likelihood against the KL, 1 for the ELBO itself; or {modality: weight}, where 1 is not said.
+        present: {modality: bool (B,)}, the rows in which it was observed; a modality that is not named: all.
         cross: None for the loss of the book; a number adds cross * weight * (sum of "cross.reconstruction.m"), each from
-        `cross_reconstruction`.
+        `cross_reconstruction`. check: whether to look at the values of x, which a training loop does once.
         """
-        return {name: value.mean() for name, value in self.terms(x, weight, cross=cross).items()}
+        return {k: v.mean() for k, v in self.terms(x, weight, present, cross=cross, check=check).items()}
+
+    @torch.no_grad()
+    def predict(self, x: Data, want: Sequence[str] | None = None, n: int = 16, present: dict[str, Tensor] | None = None,
+                generator: torch.Generator | None = None) -> Data:
+        """What the model imagines of `want`, default every modality, given x: {modality: (n, B, ...)}, the means of
+        p(x_m | z) for n draws of z from the posterior. generator: of the draws; default: PyTorch's own."""
+        if wrong := set(want or ()) - set(self.modalities):
+            raise ValueError(f"want: found {sorted(wrong)}, expected some of {tuple(self.modalities)}")
+        q = self.posterior(x, present)
+        draws = [{b: g.sample(generator) for b, g in q.items()} for _ in range(n)]
+        made = self.means({b: torch.cat([z[b] for z in draws]) for b in q}, want)
+        return {m: v.unflatten(0, (n, -1)) for m, v in made.items()}
+
+    @torch.no_grad()
+    def sample(self, n: int = 16, want: Sequence[str] | None = None, generator: torch.Generator | None = None) -> Data:
+        """n draws of z from the prior, decoded: the means {modality: (n, ...)}. Arguments as of `predict`."""
+        return self.means({b: prior(n, dim, self.like).sample(generator) for b, dim in self.blocks.items()}, want)
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the model's dtype and device."""
+        return next(chain(self.parameters(), self.buffers()), torch.zeros(()))
+
+    def check(self, x: Data, present: dict[str, Tensor] | None = None, values: bool = True) -> tuple[Data, Data]:
+        """What of x was observed, and the masks that say where: `observed.check`."""
+        return observed.check(self, x, present, values)
 
 
 class VanillaVAE(MultiModalVAE):
-    """One encoder and one decoder of the concatenated pair, z not partitioned: Kingma & Welling (2014)
-    [eq-vanilla-elbo].
-    """
+    """One encoder and one decoder of everything, z not partitioned: Kingma & Welling (2014) [eq-vanilla-elbo]."""
 
-    def __init__(self, size: int = 64, latent: int = 10):
-        super().__init__(size, {"Z": latent}, subsets=("IT",))
-        self.encoders = nn.ModuleDict({"IT": Encoder(self.blocks, channels=2, size=size)})
-        self.decoders = nn.ModuleDict({"IT": Decoder(latent, channels=2, size=size)})
+    def __init__(self, modalities: dict[str, Modality], latent: int = 10):
+        super().__init__(modalities, blocks={"Z": latent}, subsets=[tuple(modalities)])
+        parts, name = list(self.modalities.values()), joined(tuple(modalities))
+        self.encoders = nn.ModuleDict({name: Encoder(self.blocks, read_together(parts, 2 * latent))})
+        self.decoders = nn.ModuleDict({name: make_together(parts, latent)})
 
-    def posteriors(self, x: Images, subsets: tuple[str, ...] = ("IT",)) -> dict[str, Posterior]:
-        if tuple(subsets) != ("IT",):
-            raise ValueError(f'VanillaVAE: asked for the posterior of {subsets}; its encoder needs "I" and "T"')
-        return {"IT": self.encoders["IT"](torch.cat([x["I"], x["T"]], 1))}
+    def can_see(self, subset: Subset) -> bool:
+        return subset == tuple(self.modalities)
 
-    def decode(self, z: Latents, modalities: str = "IT") -> Images:
-        """{"Z": (B, latent)} -> {"I": logits (B, 1, H, W), "T": logits (B, 1, H, W)}."""
-        pair = self.decoders["IT"](z["Z"])  # (B, 2, H, W)
-        return {m: logits for m, logits in zip("IT", pair.chunk(2, 1)) if m in modalities}
+    def posteriors(self, x: Data, subsets: Sequence[Subset]) -> dict[Subset, Posterior]:
+        return {s: self.encoders[joined(s)](*x.values()) for s in subsets}
+
+    def decode(self, z: Latents, modalities: Sequence[str] | None = None) -> dict:
+        """{"Z": (B, latent)} -> as of every model."""
+        outputs = zip(self.modalities, self.decoders[joined(tuple(self.modalities))](z["Z"]))
+        return {m: output for m, output in outputs if m in (modalities or self.modalities)}
 
 
 class MuMoVAE(MultiModalVAE):
-    """Three encoders that share nothing, one a subset: q_I(z_I, z_S | x_I), q_T(z_S, z_T | x_T), q(z | x_I, x_T)
+    """Encoders that share nothing, one a subset: q_I(z_I, z_S | x_I), q_T(z_S, z_T | x_T), q(z | x_I, x_T)
     [eq-mumo-single, eq-mumo-joint].
     """
 
-    def __init__(self, size: int = 64, private: int = 2, shared: int = 5, subsets: tuple[str, ...] = SUBSETS):
-        super().__init__(size, {"I": private, "S": shared, "T": private}, subsets)
-        self.encoders = nn.ModuleDict({s: Encoder(seen_by(s, self.blocks), len(s), size) for s in SUBSETS})
-        self.decoders = nn.ModuleDict({m: Decoder(private + shared, size=size) for m in "IT"})
+    def __init__(self, modalities: dict[str, Modality], shared: int = 5, subsets: Sequence[Sequence[str]] | None = None):
+        super().__init__(modalities, shared, subsets=subsets)
+        self.encoders = nn.ModuleDict({joined(s): encoder_of(self, s) for s in all_subsets(tuple(modalities))})
+        self.decoders = decoders_of(self)
 
-    def posteriors(self, x: Images, subsets: tuple[str, ...]) -> dict[str, Posterior]:
-        return {s: self.encoders[s](torch.cat([x[m] for m in s], 1)) for s in subsets}
+    def posteriors(self, x: Data, subsets: Sequence[Subset]) -> dict[Subset, Posterior]:
+        return {s: self.encoders[joined(s)](*(x[m] for m in s)) for s in subsets}
 
 
 class PoEVAE(MultiModalVAE):
-    """Two encoders; the posterior of the shared block from the pair is the product of their experts and the prior.
+    """An encoder a modality; the posterior of the shared block is the product of their experts and the prior.
 
     q(z_S | x_I, x_T) is proportional to p(z_S) q_I(z_S | x_I) q_T(z_S | x_T): Wu & Goodman (2018), sec. 2
     [eq-poe-joint].
-    v1 and v2 of the MMPOE-VAE differ in `subsets`; private=0 makes the WG-VAE.
+    v1 and v2 of the MMPOE-VAE differ in `subsets`; without private blocks it is the WG-VAE.
     single_prior: multiply p(z_S) into the posterior of a single modality too, as Wu & Goodman do. The experiment's
     formula, our default, takes the single expert as it is.
     """
 
-    def __init__(self, size: int = 64, private: int = 2, shared: int = 5, subsets: tuple[str, ...] = SUBSETS,
+    def __init__(self, modalities: dict[str, Modality], shared: int = 5, subsets: Sequence[Sequence[str]] | None = None,
                  single_prior: bool = False):
-        super().__init__(size, {"I": private, "S": shared, "T": private}, subsets)
+        super().__init__(modalities, shared, subsets=subsets)
         self.single_prior = single_prior
-        self.encoders = nn.ModuleDict({m: Encoder(seen_by(m, self.blocks), size=size) for m in "IT"})
-        self.decoders = nn.ModuleDict({m: Decoder(private + shared, size=size) for m in "IT"})
+        self.encoders = nn.ModuleDict({m: encoder_of(self, (m,)) for m in modalities})
+        self.decoders = decoders_of(self)
 
-    def posteriors(self, x: Images, subsets: tuple[str, ...]) -> dict[str, Posterior]:
-        experts = {m: self.encoders[m](x[m]) for m in "IT" if any(m in s for s in subsets)}
+    def posteriors(self, x: Data, subsets: Sequence[Subset]) -> dict[Subset, Posterior]:
+        experts = {m: self.encoders[m](x[m]) for m in self.modalities if any(m in s for s in subsets)}
         return {s: self.fuse({m: experts[m] for m in s}) for s in subsets}
 
     def fuse(self, experts: dict[str, Posterior]) -> Posterior:
@@ -197,12 +237,12 @@ class PoEVAE(MultiModalVAE):
         q["S"] = shared[0] if alone else product_of_experts(shared)
         return {block: q[block] for block in self.blocks if block in q}
 
+    fuse.sign = "×"  # how a diagram writes it; a model that fuses in another way has a `fuse` without it, or with its own
 
-MODELS = {  # the six rows of the book's table: name -> model(size=...)
-    "vanilla": VanillaVAE,
-    "mumo": MuMoVAE,
-    "poe-v1": partial(PoEVAE, subsets=("IT",)),
-    "poe-v2": PoEVAE,
-    "wg-v1": partial(PoEVAE, private=0, shared=10, subsets=("IT",)),
-    "wg-v2": partial(PoEVAE, private=0, shared=10),
-}
+
+def _batch(x: Data) -> int:
+    return next(iter(x.values())).shape[0]
+
+
+def _weight(weight: float | dict[str, float], m: str) -> float:
+    return weight.get(m, 1.0) if isinstance(weight, dict) else weight

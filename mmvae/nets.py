@@ -1,82 +1,189 @@
-"""The encoder and the decoder. Every model in the book uses these two, so models differ only in their wiring.
+"""Networks: the book's, for pictures of any size, vectors and classes; and `Modality`, by which anybody's take their place.
 
-The encoder reads patches of 8x8 pixels, the rest is dense layers, which a CPU computes at full speed. Bigger and deeper
+A picture is read in patches of 8x8 pixels, the rest is dense layers, which a CPU computes at full speed. Bigger and deeper
 networks draw the training faces more sharply, and faces that they have not seen less well: benchmarks/README.md.
 """
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .gaussian import Gaussian
+from .gaussian import Gaussian, bounded
+from .likelihoods import Bernoulli, Categorical, NegativeBinomial, Normal, Own
+from .observed import check_modality
 
 PATCH = 8  # pixels a side
+WIDTH = 160  # of an encoder's hidden layers; also how many features a modality brings to an encoder of several
+NARROW = 112  # of a decoder's
 
 
-def _check_size(size: int):
-    if size < 16 or size % 16:
-        raise ValueError(f"size: found {size}, expected a multiple of 16 pixels, at least 16")
+@dataclass(frozen=True)
+class Modality:
+    """One modality: how it is read, how it is made, what its data are.
+
+    encoder(outputs) -> a module x (B, ...) -> (B, outputs). decoder(latent) -> a module z (B, latent) -> the parameters of
+    p(x | z), or a `torch.distributions.Distribution`. likelihood: of `mmvae.likelihoods`, or any object with the same four
+    methods. private: dimensions of its private block. shape: of one row of x, if it is to be checked and drawn.
+    Raises TypeError for what cannot be called and for a likelihood without these methods, ValueError for private < 0.
+    """
+    encoder: Callable[[int], nn.Module]
+    decoder: Callable[[int], nn.Module]
+    likelihood: object = field(default_factory=Own)
+    private: int = 0
+    shape: tuple[int, ...] | None = None
+
+    def __post_init__(self):
+        check_modality(self)
+
+
+def images(size: int | tuple[int, int], channels: int = 1, private: int = 0, likelihood: object = None) -> Modality:
+    """Pictures: float (B, channels, H, W), in [0, 1] for the default likelihood, Bernoulli. size: pixels a side, or (H, W)."""
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width, channels) < 1:
+        raise ValueError(f"images: found size {size} with {channels} channels, expected at least 1 of each")
+    kind = {"channels": channels, "size": (height, width)}
+    return Modality(partial(ImageEncoder, **kind), partial(ImageDecoder, **kind), likelihood or Bernoulli(), private,
+                    (channels, height, width))
+
+
+def vectors(size: int | tuple[int, ...], private: int = 0, likelihood: object = None) -> Modality:
+    """Numbers: float (B, size), or (B, *size). Default likelihood: Normal with a learnt scale.
+
+    For `NegativeBinomial` the encoder reads log(1 + x), as is usual for counts.
+    """
+    shape = (size,) if isinstance(size, int) else tuple(size)
+    if not shape or min(shape) < 1:
+        raise ValueError(f"vectors: found size {size}, expected a positive number, or several")
+    likelihood = likelihood or Normal()
+    encoder = partial(VectorEncoder, shape=shape, counts=isinstance(likelihood, NegativeBinomial))
+    return Modality(encoder, partial(VectorDecoder, shape=shape), likelihood, private, shape)
+
+
+def categories(classes: int, private: int = 0, length: int | None = None) -> Modality:
+    """Class indices: int64 (B,), or sequences of them, (B, length)."""
+    shape = () if length is None else (length,)
+    return Modality(partial(CategoryEncoder, classes=classes, shape=shape), partial(VectorDecoder, shape=(*shape, classes)),
+                    Categorical(classes), private, shape)
 
 
 def _initialise(net: nn.Module):
-    """Weights of variance 2 / fan-in, biases zero: He et al. (2015).
-
-    PyTorch's default variance is six times smaller. Through the layers little of z would reach the image, and the
-    first thousand iterations would go into turning it up.
-    """
+    """Weights of variance 2 / fan-in, biases zero: He et al. (2015). By PyTorch's default, six times smaller, little of z would
+    reach the image, and the first thousand iterations would go into turning it up."""
     for layer in net.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
 
 
-class Encoder(nn.Module):
-    """Image -> one diagonal Gaussian per block.
+class Heads(nn.Module):
+    """The end of an encoder: means, and log-variances. Not initialised as the rest is: posteriors start near the prior."""
 
-    latents: {block: dimensions}, e.g. {"I": 2, "S": 5}. channels: 1, or 2 for an encoder of the pair.
-    forward(image (B, channels, size, size), float in [0, 1]) -> {block: Gaussian (B, dimensions)}.
-    """
+    def add_heads(self, width: int, outputs: int):
+        _initialise(self)
+        self.mu = nn.Linear(width, outputs // 2)
+        self.logvar = nn.Linear(width, outputs - outputs // 2)
 
-    def __init__(self, latents: dict[str, int], channels: int = 1, size: int = 64, width: int = 160):
+    def heads(self, h: Tensor) -> Tensor:
+        return torch.cat([self.mu(h), self.logvar(h)], 1)  # (B, outputs)
+
+
+class ImageEncoder(Heads):
+    """Pictures (B, C, H, W) -> (B, outputs). Several of one size are read as the channels of one. What is beyond the last whole
+    patch is filled up with grey."""
+
+    def __init__(self, outputs: int, channels: int = 1, size: int | tuple[int, int] = 64, width: int = WIDTH):
         super().__init__()
-        _check_size(size)
-        self.latents, self.channels, self.size = dict(latents), channels, size
+        height, across = self.size = (size, size) if isinstance(size, int) else tuple(size)
+        self.channels, self.pad = channels, (0, -across % PATCH, 0, -height % PATCH)
         self.patches = nn.Conv2d(channels, 24, PATCH, stride=PATCH)
-        self.hidden1 = nn.Linear(24 * (size // PATCH) ** 2, width)
+        self.hidden1 = nn.Linear(24 * math.ceil(height / PATCH) * math.ceil(across / PATCH), width)
         self.hidden2 = nn.Linear(width, width)
-        _initialise(self)  # not the heads below: posteriors start near the prior
-        total = sum(latents.values())
-        self.mu = nn.Linear(width, total)
-        self.logvar = nn.Linear(width, total)
+        self.add_heads(width, outputs)
 
-    def forward(self, image: Tensor) -> dict[str, Gaussian]:
-        expected = (self.channels, self.size, self.size)
-        if tuple(image.shape[1:]) != expected:
-            raise ValueError(f"image: found shape {tuple(image.shape)}, expected (B, {str(expected)[1:]}")
-        h = F.silu(self.patches(image - 0.5)).flatten(1)  # (B, 24 * patches)
+    def forward(self, *images: Tensor) -> Tensor:
+        image = images[0] if len(images) == 1 else torch.cat(images, 1)
+        if tuple(image.shape[1:]) != (self.channels, *self.size):
+            raise ValueError(f"image: found shape {tuple(image.shape)}, expected (B, {self.channels}, "
+                             f"{self.size[0]}, {self.size[1]})")
+        image = image - 0.5
+        if any(self.pad):
+            image = F.pad(image, self.pad)
+        h = F.silu(self.patches(image)).flatten(1)  # (B, 24 * patches)
         h = F.silu(self.hidden1(h))  # (B, width)
-        h = F.silu(self.hidden2(h))  # (B, width)
-        dims = list(self.latents.values())
-        mu, logvar = self.mu(h).split(dims, 1), self.logvar(h).split(dims, 1)
-        return {block: Gaussian(m, v) for block, m, v in zip(self.latents, mu, logvar)}
+        return self.heads(F.silu(self.hidden2(h)))  # (B, outputs)
 
 
-class Decoder(nn.Module):
-    """Latents -> Bernoulli logits of an image, by three dense layers.
+class VectorEncoder(Heads):
+    """Numbers (B, *shape) -> (B, outputs). counts: read log(1 + x)."""
 
-    The last one adds up `width` images that it has learnt, so a decoder has few ways of telling one training face
-    from the next, and the faces in between stay faces.
-    latent: dimensions of z. forward(z (B, latent)) -> logits (B, channels, size, size).
-    """
-
-    def __init__(self, latent: int, channels: int = 1, size: int = 64, width: int = 112):
+    def __init__(self, outputs: int, shape: tuple[int, ...], counts: bool = False, width: int = WIDTH):
         super().__init__()
-        _check_size(size)
-        self.shape = (channels, size, size)
+        self.counts = counts
+        self.hidden1 = nn.Linear(math.prod(shape), width)
+        self.hidden2 = nn.Linear(width, width)
+        self.add_heads(width, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = (x.log1p() if self.counts else x).flatten(1)  # (B, numbers)
+        h = F.silu(self.hidden1(h))  # (B, width)
+        return self.heads(F.silu(self.hidden2(h)))  # (B, outputs)
+
+
+class CategoryEncoder(VectorEncoder):
+    """Class indices (B, *shape), int64 -> (B, outputs): one number for each class."""
+
+    def __init__(self, outputs: int, classes: int, shape: tuple[int, ...] = (), width: int = WIDTH):
+        super().__init__(outputs, (*shape, classes), width=width)
+        self.classes = classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.one_hot(x, self.classes).to(self.mu.weight.dtype))
+
+
+class VectorDecoder(nn.Module):
+    """z (B, latent) -> (B, *shape), by three dense layers."""
+
+    def __init__(self, latent: int, shape: tuple[int, ...], width: int = NARROW):
+        super().__init__()
+        self.shape = tuple(shape)
         self.hidden1 = nn.Linear(latent, width)
         self.hidden2 = nn.Linear(width, width)
-        self.pixels = nn.Linear(width, channels * size * size)
+        self.pixels = nn.Linear(width, math.prod(shape))
         _initialise(self)
 
     def forward(self, z: Tensor) -> Tensor:
         h = F.silu(self.hidden1(z))  # (B, width)
         h = F.silu(self.hidden2(h))  # (B, width)
-        return self.pixels(h).unflatten(1, self.shape)  # (B, channels, size, size)
+        return self.pixels(h).unflatten(1, self.shape)  # (B, *shape)
+
+
+class ImageDecoder(VectorDecoder):
+    """z (B, latent) -> logits of a picture, or its means, (B, channels, H, W). The last layer adds up `width` images that it has
+    learnt, so it has few ways of telling one training face from the next, and the faces in between stay faces."""
+
+    def __init__(self, latent: int, channels: int = 1, size: int | tuple[int, int] = 64, width: int = NARROW):
+        super().__init__(latent, (channels, size, size) if isinstance(size, int) else (channels, *size), width)
+
+
+class Encoder(nn.Module):
+    """The posterior of some blocks from what a network reads: {block: Gaussian (B, dimensions)}.
+
+    blocks: {block: dimensions}. net(*x) -> (B, outputs): means, then log-variances, each in the order of `blocks`; ValueError
+    if outputs is not twice the sum of their dimensions.
+    """
+
+    def __init__(self, blocks: dict[str, int], net: nn.Module):
+        super().__init__()
+        self.blocks, self.net = dict(blocks), net
+
+    def forward(self, *x: Tensor) -> dict[str, Gaussian]:
+        out, dims = self.net(*x), list(self.blocks.values())
+        if out.dim() != 2 or out.shape[1] != 2 * sum(dims):
+            raise ValueError(f"encoder of {', '.join(self.blocks)}: found an output of shape {tuple(out.shape)}, expected "
+                             f"(B, {2 * sum(dims)}), a mean and a log-variance for each latent of {self.blocks}")
+        mu, logvar = out.chunk(2, 1)
+        return {block: Gaussian(m, v) for block, m, v in zip(self.blocks, mu.split(dims, 1), bounded(logvar).split(dims, 1))}

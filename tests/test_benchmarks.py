@@ -14,11 +14,14 @@ from torch.distributions import Normal, kl_divergence
 
 import mmvae
 from mmvae import gaussian
-from mmvae.data import Grid, Pairs
-from mmvae.train import Settings, build, read_log
+from mmvae.experiment.recipe import Recipe
+from mmvae.experiment.table import pair
+from mmvae.faces import Grid, Pairs
+from mmvae.train import read_log
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 import browser  # noqa: E402
+import core  # noqa: E402
 import cost  # noqa: E402
 import gpu  # noqa: E402
 import measure  # noqa: E402
@@ -28,7 +31,7 @@ import scaling  # noqa: E402
 import throughput  # noqa: E402
 import time_to_quality  # noqa: E402
 
-TINY = Settings("poe-v2", size=16, batch=4, iterations=20, log_every=10, warmup=5)
+TINY = Recipe("poe-v2", size=16, batch=4, iterations=20, log_every=10, warmup=5)
 
 
 @pytest.fixture
@@ -48,8 +51,8 @@ def random_images(size: int, identities: int = 3) -> Pairs:
     """Pairs of noise, all of them for training."""
     g = torch.Generator().manual_seed(0)
     images = [torch.randint(0, 256, (identities, 4, 5, size, size), generator=g, dtype=torch.uint8) for _ in "IT"]
-    values = torch.arange(identities), torch.arange(4.0), torch.arange(5.0), torch.arange(5.0)
-    return Pairs(Grid(*images, *values, test_identities=0))
+    return Pairs(Grid(*images, identity=torch.arange(identities), azimuth=torch.arange(4.0), elevation=torch.arange(5.0),
+                      light=torch.arange(5.0), test_identities=0))
 
 
 # measure
@@ -79,7 +82,7 @@ def test_operations_of_one_layer_by_hand():
 
 
 def test_the_step_that_is_timed_trains():
-    pairs, model = tiny.pairs(), build(TINY)
+    pairs, model = random_images(16), TINY.build()
     draw, step = measure.trainer(model, pairs, TINY)
     x = draw()
     losses = [step(x)["total"].item() for _ in range(40)]
@@ -96,12 +99,12 @@ def test_noise_has_the_shape_of_the_heads():
 
 
 def test_objective_of_dmvae_against_its_sum_written_out(no_noise):
-    model, x = throughput.DMVAE(16).eval(), tiny.pairs().sample(6)[0]
+    model, x = pair(throughput.DMVAE, size=16).eval(), random_images(16).sample(6)[0]
     with torch.no_grad():
         q = {m: model.encoders[m](x[m]) for m in "IT"}
         found = model.terms(x, weight=3.0)["total"]
         expected, prior = torch.zeros(6), Normal(0.0, 1.0)
-        for experts in ("I", "T", "IT"):
+        for experts in ("I", "T", "IT"):  # by their letters
             precision = (len(experts) > 1) + sum((-q[m]["S"].logvar).exp() for m in experts)  # the pair's has the prior
             mu = sum((-q[m]["S"].logvar).exp() * q[m]["S"].mu for m in experts) / precision
             expected += kl_divergence(Normal(mu, precision.rsqrt()), prior).sum(1)
@@ -116,7 +119,7 @@ def test_objective_of_dmvae_against_its_sum_written_out(no_noise):
 @pytest.fixture
 def theirs(monkeypatch):
     """In place of multivae, which tests do not install: our own loss behind the names that `compare` calls."""
-    def trainer(ours, x, settings, adam, folder):
+    def trainer(ours, x, recipe, adam, folder):
         return SimpleNamespace(model=ours, train_step=lambda epoch: ours.loss(x)["total"].backward())
     fake = SimpleNamespace(trainer=trainer, loss=lambda trainer, x: trainer.model.loss(x)["total"])
     monkeypatch.setitem(sys.modules, "theirs", fake)
@@ -166,9 +169,9 @@ def test_cost_of_each_configuration():
 
 
 def test_the_trainings_of_the_gpu_benchmark(monkeypatch):
-    monkeypatch.setattr(mmvae.train, "COMPILER", {"backend": "eager"})  # traces, and compiles nothing
+    monkeypatch.setattr(mmvae.distributed, "COMPILER", {"backend": "eager"})  # traces, and compiles nothing
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    pairs = tiny.pairs()
+    pairs = random_images(16)
     record = json.loads(json.dumps(gpu.compare(pairs, pairs, TINY, gpu.ARMS, n=8)))
     assert before == (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
     eager, compiled = record["rows"]["fp32, eager"], record["rows"]["fp32, compiled"]
@@ -210,7 +213,7 @@ def test_an_exchange_takes_time_and_ends(monkeypatch):
 
 def test_every_way_to_train_is_run_in_every_round(tmp_path, monkeypatch, one_thread):
     data, said = tmp_path / "noise.h5", []
-    pairs = tiny.pairs()
+    pairs = random_images(16)
     with h5py.File(data, "w") as f:
         f.attrs["test_identities"] = 0
         for name, tensor in (pairs.images | pairs.values).items():
@@ -219,7 +222,9 @@ def test_every_way_to_train_is_run_in_every_round(tmp_path, monkeypatch, one_thr
     def python(*arguments, processes):  # the training command, in this process
         said.append((arguments[0], processes))
         if arguments[0] == "-m":
-            mmvae.train.main([str(a) for a in arguments[2:]])
+            from mmvae.experiment.__main__ import main
+
+            main([str(a) for a in arguments[2:]])
         return "0.002\n"
 
     monkeypatch.setattr(scaling, "python", python)
@@ -229,7 +234,33 @@ def test_every_way_to_train_is_run_in_every_round(tmp_path, monkeypatch, one_thr
     assert record["exchange_seconds"] == [0.002] * 2 and record["pair_bytes"] == 2 * 16 * 16
     assert record["rates"] == {"4": dict.fromkeys(scaling.PROCESSES, [12.0] * 2),
                                "8": dict.fromkeys(scaling.PROCESSES, [24.0] * 2)}
-    assert record["gradient_bytes"] == 4 * sum(p.numel() for p in mmvae.MuMoVAE(16).parameters())
+    assert record["gradient_bytes"] == 4 * sum(p.numel() for p in mmvae.MODELS["mumo"](size=16).parameters())
+
+
+# core
+
+def test_a_version_takes_its_turns_beside_itself(capsys):
+    """The same code on both sides; the other side's way of calling a version is the one that its `Settings` asks for."""
+    arguments = ["--other", str(core.ROOT), "--models", "poe-v1", "vanilla", "--rounds", "2", "--seconds", "0.02"]
+    assert core.main([*arguments, "--size", "16", "--batch", "4", "--least", "0"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["model", "poe-v1", "vanilla"]
+    assert all(0.1 < float(line.split()[3]) < 10 for line in lines[1:])
+
+
+def test_a_ratio_by_hand_and_a_slower_version_is_told(monkeypatch, capsys):
+    rates = {"here": [90.0, 100.0, 80.0], "other": [100.0, 100.0, 100.0]}
+    assert core.ratio(rates) == pytest.approx((0.9, 0.85, 0.95)) and core.ratio({"here": [3.0], "other": [2.0]}) == (1.5,) * 3
+    monkeypatch.setattr(core, "compare", lambda *arguments: {"mumo": rates, "wg-v1": rates | {"here": rates["other"]}})
+    assert core.main(["--other", str(core.ROOT)]) == 1
+    mumo, wg = capsys.readouterr().out.splitlines()[1:]
+    assert mumo.endswith("0.900 (0.850-0.950) low") and wg.endswith("1.000 (1.000-1.000)")
+
+
+def test_a_folder_without_the_package_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        core.main(["--other", str(tmp_path)])
+    assert "expected the folder of a checkout" in capsys.readouterr().err
 
 
 # time to quality
@@ -247,17 +278,17 @@ def test_both_recipes_in_turns(one_thread):
 
 def test_every_change_makes_a_step(one_thread):
     pairs = random_images(64)
-    found = time_to_quality.changes(pairs, Settings("mumo", batch=8))
-    for name, (settings, arguments) in found.items():
+    found = time_to_quality.changes(pairs, Recipe("mumo", batch=8))
+    for name, (recipe, arguments) in found.items():
         if name != "torch.compile":  # minutes of a compiler
-            run = time_to_quality.changed(pairs, settings, **arguments)
+            run = time_to_quality.changed(pairs, recipe, **arguments)
             before = [p.detach().clone() for p in run.model.parameters()]
             run.step(0)
             assert any(not torch.equal(a, b) for a, b in zip(before, run.model.parameters())), name
 
 
 def test_one_pass_through_a_decoder_gives_the_same_loss(no_noise):
-    model, x = mmvae.MuMoVAE(16), tiny.pairs().sample(5)[0]
+    model, x = mmvae.MODELS["mumo"](size=16), random_images(16).sample(5)[0]
     expected = model.loss(x, 2.0)["total"]
     torch.testing.assert_close(time_to_quality.merged(model).loss(x, 2.0)["total"], expected)
 
@@ -269,7 +300,7 @@ def test_one_pass_through_a_decoder_gives_the_same_loss(no_noise):
 def test_page_measures_bytes_the_first_picture_and_every_move(tmp_path):
     g = torch.Generator().manual_seed(0)
     x = {m: torch.rand(2, 1, 16, 16, generator=g) for m in "IT"}
-    widget = mmvae.widgets.explorer({name: mmvae.MODELS[name](size=16) for name in ("mumo", "vanilla")}, x)
+    widget = mmvae.show.widgets.explorer({name: mmvae.MODELS[name](size=16) for name in ("mumo", "vanilla")}, x)
     browser.write(tmp_path / "notebooks", widget, name="01_a.html")
     (tmp_path / "index.html").write_text("a book")
     page.main(["--site", str(tmp_path), "--rounds", "2", "--windows", "2", "--out", str(tmp_path)])
@@ -285,6 +316,6 @@ def test_page_measures_bytes_the_first_picture_and_every_move(tmp_path):
 
 
 def test_what_was_compiled_before_the_clock_starts_anew():
-    used, fresh = (build(Settings("mumo", size=16, seed=seed)) for seed in (1, 2))
+    used, fresh = (Recipe("mumo", size=16, seed=seed).build() for seed in (1, 2))
     assert time_to_quality.renewed(used, fresh) is used
     assert all(torch.equal(a, b) for a, b in zip(used.parameters(), fresh.parameters()))

@@ -21,9 +21,10 @@ import build  # noqa: E402
 import check  # noqa: E402
 import repo  # noqa: E402
 import stage  # noqa: E402
+from mmvae.show.widgets import bundle  # noqa: E402
 
 NOTEBOOKS = check.notebooks()
-PAGES = sorted((ROOT / "book").glob("*.md"))
+PAGES = sorted((ROOT / "book").rglob("*.md"))
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -61,6 +62,7 @@ def test_the_chapters_are_there():
         "08_what_did_they_learn",
         "09_why_the_partition",
         "10_exact_oracle",
+        "11_your_own_data",
     ]
 
 
@@ -150,7 +152,7 @@ def test_labels_are_unique():
 
 
 def test_toc_lists_everything():
-    files = {f"notebooks/{path.stem}" for path in NOTEBOOKS} | {f"book/{path.stem}" for path in PAGES}
+    files = {f"notebooks/{path.stem}" for path in NOTEBOOKS} | {path.relative_to(ROOT).with_suffix("").as_posix() for path in PAGES}
     assert set(check.toc_entries()) == files | {"book/status"}  # the status page is made when the site is
 
 
@@ -364,7 +366,7 @@ def test_staging_keeps_of_a_widget_what_lives_without_a_kernel():
 
 
 def test_a_page_does_not_carry_its_pictures(tmp_path):
-    from mmvae import plot
+    from mmvae.show import plot
 
     frames = torch.rand(2, 4, 1, 8, 8)
     for picture in (plot.grid(frames[0], 4, alt="Four"), plot.grid(frames, 4, alt="Four, in motion")):
@@ -383,7 +385,7 @@ def test_the_assets_of_a_page_are_those_its_widgets_name():
 
 
 def test_the_script_of_the_widgets_has_every_module_once():
-    text = stage.bundle()
+    text = bundle()
     assert "mmvaeAsset" in text and text.startswith("if (!globalThis.mmvae)") and ".mmvae-widget.alive" in text
     for kind in ("explorer", "faces", "experts", "rate"):
         assert kind in text
@@ -406,13 +408,14 @@ def test_staging_refuses_a_caption_without_its_picture(outputs, metadata):
 
 def test_an_executed_notebook_depends_on_source_profile_code_weights_and_versions(tmp_path):
     notebook_file(tmp_path / "notebooks/01_a.ipynb")
-    (tmp_path / "mmvae/published").mkdir(parents=True)
-    (tmp_path / "mmvae/a.py").write_text("a = 1")
-    (tmp_path / "mmvae/published/a.json").write_text("1")
+    (tmp_path / "mmvae/experiment/published").mkdir(parents=True)
+    (tmp_path / "mmvae/show").mkdir()
+    (tmp_path / "mmvae/show/a.py").write_text("a = 1")
+    (tmp_path / "mmvae/experiment/published/a.json").write_text("1")
     (tmp_path / "constraints.txt").write_text("torch==1")
     notebook = tmp_path / "notebooks/01_a.ipynb"
     seen = {build.notebook_hash(notebook, "smoke", tmp_path), build.notebook_hash(notebook, "cpu", tmp_path)}
-    for name, text in (("mmvae/a.py", "a = 2"), ("mmvae/published/a.json", "2"), ("constraints.txt", "torch==2")):
+    for name, text in (("mmvae/show/a.py", "a = 2"), ("mmvae/experiment/published/a.json", "2"), ("constraints.txt", "torch==2")):
         (tmp_path / name).write_text(text)
         seen.add(build.notebook_hash(notebook, "smoke", tmp_path))
     notebook_file(notebook, outputs=[PICTURE])

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 
 import mmvae
 import tiny
-from mmvae import checkpoint, distributed, gaussian, train
-from mmvae.data import Pairs
-from mmvae.train import Settings, load_run, read_log
-from tiny import BASE, LOCAL, free_port, names, pairs, run, same, side_by_side, start, weights
+from mmvae import checkpoint, distributed, gaussian
+from mmvae.faces import Pairs
+from mmvae.train import read_log
+from tiny import LOCAL, free_port, load, names, rows, run, same, side_by_side, start, weights
 
 TWELVE = {"batch": 12}
 
@@ -31,10 +31,9 @@ def gradient(model, x, weight) -> dict:
 def save_gradients(folder):
     """In each of several processes: for every model, the gradient that it is left with."""
     for name in mmvae.MODELS:
-        settings = Settings(**BASE | {"model": name})
-        model = distributed.DataParallel(train.build(settings))
-        x = train._draw(pairs(), 12, torch.Generator().manual_seed(7), distributed.rows(12))
-        found = gradient(model, x, settings.weight)
+        model = distributed.DataParallel(tiny.build(name))
+        index = rows().draw(12, torch.Generator().manual_seed(7))[distributed.rows(12)]
+        found = gradient(model, rows().batch(index)[0], 16.0)
         assert all(g is not None for g in found.values())  # so no parameter is ever without one
         save_file({k.removeprefix("module.model."): g for k, g in found.items()},
                   folder / f"{name}-{distributed.rank()}.safetensors")
@@ -43,9 +42,7 @@ def save_gradients(folder):
 def test_the_averaged_gradient_is_that_of_the_joint_batch(tmp_path):
     assert side_by_side(2, tmp_path, target=save_gradients) == [0, 0]
     for name in mmvae.MODELS:
-        settings = Settings(**BASE | {"model": name})
-        expected = gradient(train.build(settings), pairs().sample(12, torch.Generator().manual_seed(7))[0],
-                            settings.weight)
+        expected = gradient(tiny.build(name), rows().sample(12, torch.Generator().manual_seed(7))[0], 16.0)
         two = [load_file(tmp_path / f"{name}-{rank}.safetensors") for rank in range(2)]
         assert same(*two) and two[0].keys() == expected.keys()
         apart = torch.cat([(two[0][k] - g).flatten() for k, g in expected.items()]).norm()
@@ -67,7 +64,7 @@ def test_several_processes_end_where_one_does_and_resume_bit_for_bit(count, tmp_
     assert codes[0] == 9 and all(codes)  # the first ended, and the others did not wait for it for ever
     assert names(tmp_path / "cut") == [f"checkpoint-000000{k}.safetensors" for k in (10, 20)]
     assert side_by_side(count, TWELVE, tmp_path / "cut", target=tiny.train) == [0] * count
-    whole, cut = (weights(load_run(tmp_path / name)) for name in ("whole", "cut"))
+    whole, cut = (weights(load(tmp_path / name)) for name in ("whole", "cut"))
     assert same(whole, cut)
     close(whole, one)
     assert read_log(tmp_path / "cut")["iteration"].tolist() == list(range(5, 41, 5))
@@ -76,13 +73,13 @@ def test_several_processes_end_where_one_does_and_resume_bit_for_bit(count, tmp_
 
 
 def newest(folder) -> checkpoint.Checkpoint:
-    return checkpoint.newest(folder, checkpoint.settings_of(folder), weights(load_run(folder)))
+    return checkpoint.newest(folder, checkpoint.settings_of(folder), weights(load(folder)))
 
 
 def close(found: dict, expected: dict):
     """Not bit for bit: sums are added up in another order. Far less apart than the training has moved them."""
     moved, apart = (sum((w[k] - expected[k]).square().sum() for k in expected).sqrt()
-                    for w in (weights(train.build(Settings(**BASE))), found))
+                    for w in (weights(tiny.build()), found))
     assert apart < 1e-3 * moved
 
 
@@ -92,7 +89,19 @@ def test_a_checkpoint_of_one_process_is_one_of_two(first, second, tmp_path):
         side_by_side(count, TWELVE, tmp_path / "run", *stop, target=tiny.train)
         assert newest(tmp_path / "run").machine["processes"] == count
         assert newest(tmp_path / "run").iteration == done
-    close(weights(load_run(tmp_path / "run")), weights(run(tmp_path / "one", **TWELVE)))
+    close(weights(load(tmp_path / "run")), weights(run(tmp_path / "one", **TWELVE)))
+
+
+@pytest.mark.parametrize("options", [{"subsets": [("I", "T")]}, {"subsets": [("I",), ("I", "T")]}])
+def test_a_model_with_idle_encoders_trains_on_two_processes(options, tmp_path):
+    """MuMo without the ELBOs of single modalities: its other encoders never get a gradient."""
+    changes = TWELVE | {"model": "mumo", "options": options, "iterations": 10}
+    assert side_by_side(2, changes, tmp_path / "two", target=tiny.train) == [0, 0]
+    one = weights(run(tmp_path / "one", **changes))
+    two = weights(load(tmp_path / "two", "mumo", **options))
+    start_ = weights(tiny.build("mumo"))
+    moved, apart = (sum((w[k] - one[k]).square().sum() for k in one).sqrt() for w in (start_, two))
+    assert apart < 1e-3 * moved
 
 
 def test_one_process_of_torchrun_is_the_plain_run(tmp_path):
@@ -117,7 +126,7 @@ def check_what_is_shared():
     with pytest.raises(ValueError, match="batch: found 9, expected a multiple of the number of processes, 2"):
         distributed.rows(9)
     with pytest.raises(ValueError, match="compile: found 2 processes, expected one"):
-        train._prepared(None, None, None, None, compile=True)
+        distributed.prepared(None, None, None, None, compile=True)
     dist.barrier()
 
 
@@ -151,19 +160,19 @@ def alive(pid: int) -> bool:
 
 
 def train_on(file, folder, changes):
-    mmvae.train.fit(Settings(**changes), Pairs(file), folder, progress=False)
+    mmvae.fit(tiny.build("vanilla"), Pairs(file), folder, progress=False, **changes)
 
 
 def test_a_killed_worker_ends_the_run_and_it_resumes(tmp_path):
     """torchrun itself, from the command line: SIGKILL one of two, then the same command again."""
     mmvae.faces.write(tmp_path / "faces.h5", identities=1, test_identities=1, size=16, progress=False)
-    changes = dict(model="vanilla", size=16, batch=8, iterations=300, checkpoint_every=20, log_every=20)
+    changes = dict(batch=8, iterations=300, checkpoint_every=20, log_every=20)
 
     def torchrun():
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1",
-                   f"--master-port={free_port()}", "-m", "mmvae.train", "vanilla", str(tmp_path / "faces.h5"),
-                   str(tmp_path / "run"), "--device", "cpu", "--threads", "1"]
-        command += [word for k in list(changes)[1:] for word in (f"--{k.replace('_', '-')}", str(changes[k]))]
+                   f"--master-port={free_port()}", "-m", "mmvae.experiment", "train", "vanilla", str(tmp_path / "faces.h5"),
+                   str(tmp_path / "run"), "--device", "cpu", "--threads", "1", "--size", "16", "--weight", "1"]
+        command += [word for k in changes for word in (f"--{k.replace('_', '-')}", str(changes[k]))]
         return subprocess.Popen(command, text=True, env=os.environ | LOCAL, stderr=subprocess.PIPE,
                                 stdout=subprocess.PIPE)
 
@@ -182,4 +191,4 @@ def test_a_killed_worker_ends_the_run_and_it_resumes(tmp_path):
     assert process.returncode == 0, errors
     assert said.count("vanilla: 300 iterations") == 1  # one of the two speaks
     assert side_by_side(2, tmp_path / "faces.h5", tmp_path / "whole", changes, target=train_on) == [0, 0]
-    assert same(*(weights(load_run(tmp_path / name)) for name in ("run", "whole")))
+    assert same(*(weights(load(tmp_path / name, "vanilla")) for name in ("run", "whole")))

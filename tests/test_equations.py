@@ -62,6 +62,6 @@ def test_the_code_and_the_test_exist(label, code, test):
 
 
 def test_docstrings_cite_equations_that_exist():
-    cited = {label for path in (ROOT / "mmvae").glob("*.py")
+    cited = {label for path in (ROOT / "mmvae").rglob("*.py")
              for bracket in re.findall(r"\[(eq-[\w\-, ]+)\]", path.read_text()) for label in bracket.split(", ")}
     assert cited - {"eq-poe-gaussian"} and cited <= {label for label, *_ in ROWS}

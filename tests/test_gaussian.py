@@ -3,9 +3,11 @@ import math
 
 import pytest
 import torch
+from torch import distributions as D
 from torch.distributions import Normal, kl_divergence
 
-from mmvae import Gaussian, prior, product_of_experts
+from mmvae import Gaussian, Mixture, mixture_of_experts, mixture_of_products, prior, product_of_experts
+from mmvae.gaussian import bounded
 
 
 def random_gaussian(*shape, seed=0, scale=1.0):
@@ -99,3 +101,113 @@ def test_errors_name_what_was_found():
         product_of_experts([])
     with pytest.raises(ValueError, match="expected one shape"):
         product_of_experts([prior(2, 3), prior(2, 4)])
+
+
+# ---------------------------------------------------------------- mixtures, and fusing with gaps
+
+
+def reference(parts, weights):
+    components = D.Independent(Normal(torch.stack([g.mu for g in parts], 1),
+                                      torch.stack([g.logvar for g in parts], 1).mul(0.5).exp()), 1)
+    return D.MixtureSameFamily(D.Categorical(probs=weights), components)
+
+
+@pytest.fixture
+def mixture():
+    parts = tuple(random_gaussian(4, 3, seed=s) for s in range(3))
+    weights = torch.tensor([[0.2, 0.3, 0.5], [1, 0, 0], [0, 0.5, 0.5], [1 / 3] * 3], dtype=torch.float64)
+    return Mixture(parts, weights)
+
+
+def test_a_mixtures_density_and_moments_are_those_of_torch_distributions(mixture):
+    p, z = reference(mixture.parts, mixture.weights), torch.randn(7, 4, 3, dtype=torch.float64)
+    torch.testing.assert_close(mixture.log_prob(z), torch.stack([p.log_prob(part) for part in z]))
+    torch.testing.assert_close(mixture.log_prob(z[0]), p.log_prob(z[0]))
+    torch.testing.assert_close(mixture.mu, p.mean)
+    torch.testing.assert_close(mixture.logvar.exp(), p.variance)
+    torch.testing.assert_close(mixture.precision, 1 / p.variance)
+
+
+def test_a_mixtures_samples_and_its_kl(mixture):
+    torch.manual_seed(0)
+    many = Mixture(tuple(Gaussian(g.mu[:1].expand(100_000, 3), g.logvar[:1].expand(100_000, 3)) for g in mixture.parts),
+                   mixture.weights[:1].expand(100_000, 3))
+    z = many.sample()
+    torch.testing.assert_close(z.mean(0), mixture.mu[0], atol=0.03, rtol=0)
+    torch.testing.assert_close(z.var(0), mixture.logvar[0].exp(), rtol=0.04, atol=0)
+    ratio, kl = many.log_prob(z) - prior(*z.shape, like=z).log_prob(z), many.kl()
+    error = (ratio.var() / 100_000 + kl.var() / 100_000).sqrt()
+    assert abs(ratio.mean() - kl.mean()) < 4 * error and kl.var() < ratio.var()  # strata take the noise of the choice away
+    strata = many.stratified()
+    assert strata.shape == (3, 100_000, 3)
+    torch.testing.assert_close(strata.mean(1), torch.stack([g.mu[0] for g in mixture.parts]), atol=0.03, rtol=0)
+
+
+def test_a_mixture_never_draws_from_what_is_not_there(mixture):
+    far = Gaussian(torch.full((500, 3), 1e6), torch.zeros(500, 3))
+    near = Gaussian(torch.zeros(500, 3), torch.zeros(500, 3))
+    for parts, weights in (((far, near, far), [0.0, 1, 0]), ((near, far), [1.0, 0]), ((far, near), [0.0, 1])):
+        assert Mixture(parts, torch.tensor(weights).expand(500, -1)).sample().abs().max() < 10
+
+
+def test_generators_repeat_what_they_draw(mixture):
+    for q in (mixture, mixture.parts[0]):
+        a, b = (q.sample(torch.Generator().manual_seed(3)) for _ in range(2))
+        assert torch.equal(a, b) and not torch.equal(a, q.sample(torch.Generator().manual_seed(4)))
+
+
+MASKS = [None, torch.tensor([True, True, False, False]), torch.tensor([True, False, True, False])]
+
+
+def test_fusing_with_gaps_is_fusing_what_is_there():
+    experts = [random_gaussian(4, 3, seed=s) for s in range(3)]
+    z = torch.randn(4, 3, dtype=torch.float64)
+    for fuse in (product_of_experts, mixture_of_experts, mixture_of_products):
+        found = fuse(experts, masks=MASKS)
+        for row in range(4):
+            there = [Gaussian(e.mu[row:row + 1], e.logvar[row:row + 1]) for e, mask in zip(experts, MASKS)
+                     if mask is None or mask[row]]
+            torch.testing.assert_close(found.log_prob(z)[row], fuse(there).log_prob(z[row:row + 1])[0])
+
+
+def test_a_product_of_nothing_is_the_prior():
+    experts = [random_gaussian(2, 3, seed=s) for s in range(2)]
+    nothing = product_of_experts(experts, masks=[torch.tensor([False, True])] * 2)
+    assert (nothing.mu[0] == 0).all() and (nothing.logvar[0] == 0).all() and (nothing.mu[1] != 0).all()
+
+
+def test_a_mixture_of_products_has_every_non_empty_set():
+    experts = [random_gaussian(1, 1, seed=s) for s in range(3)]
+    found = mixture_of_products(experts)
+    sets = [[0], [1], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2]]
+    expected = [product_of_experts([experts[k] for k in some]) for some in sets]
+    assert len(found.parts) == 7 and torch.allclose(found.weights, torch.full((1, 7), 1 / 7, dtype=torch.float64))
+    for a, b in zip(found.parts, expected):
+        torch.testing.assert_close(a.mu, b.mu)
+        torch.testing.assert_close(a.logvar, b.logvar)
+
+
+def test_a_mask_lets_no_gradient_of_what_is_not_there_pass():
+    mu = torch.randn(2, 3, requires_grad=True)
+    q = product_of_experts([Gaussian(mu, torch.zeros(2, 3)), Gaussian(torch.ones(2, 3), torch.zeros(2, 3))],
+                           masks=[torch.tensor([True, False]), None])
+    q.mu.square().sum().backward()
+    assert (mu.grad[0] != 0).all() and (mu.grad[1] == 0).all()
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda g: mixture_of_experts([]), "mixture_of_experts: got no expert"),
+    (lambda g: mixture_of_products([g, random_gaussian(2, 3)]), "mixture_of_products: experts of shapes"),
+    (lambda g: Mixture((g,), torch.ones(4, 2)), r"weights have shape \(4, 2\), expected \(4, 1\)")])
+def test_what_cannot_be_fused_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(random_gaussian(4, 3))
+
+
+def test_bounded_is_the_identity_in_between_and_never_flat():
+    t = torch.tensor([-1e30, -1e6, -15.5, -15.0, -3.0, 0.0, 7.0, 15.0, 15.5, 1e6, 1e30], requires_grad=True)
+    b = bounded(t)
+    assert torch.equal(b[3:8], t[3:8]) and b.isfinite().all() and b.abs().max() < 85
+    assert b[9] < 30 and (b[1:] > b[:-1]).all()
+    b[1:10].sum().backward()
+    assert (t.grad[1:10] > 0).all() and (t.grad[3:8] == 1).all()

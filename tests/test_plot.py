@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
-from mmvae import picture, plot
-from mmvae.models import MODELS, MuMoVAE, VanillaVAE
+from mmvae.experiment import COLOURS, MODELS, figures
+from mmvae.show import labels, picture, plot
 
 matplotlib.use("Agg")
 torch.set_num_threads(1)
@@ -25,7 +25,7 @@ def x():
 @pytest.fixture(scope="module")
 def mumo():
     torch.manual_seed(0)
-    return MuMoVAE(size=16).eval()
+    return MODELS["mumo"](size=16).eval()
 
 
 def frames(data):
@@ -67,7 +67,7 @@ def test_gaps_labels_and_missing_images_are_transparent():
 
 @pytest.mark.parametrize("size, expected", [(16, 4), (32, 2), (64, 1)])
 def test_faces_of_a_traversal_are_64_wide_at_any_size(size, expected):
-    model, ones = MuMoVAE(size=size).eval(), {m: torch.rand(1, 1, size, size) for m in "IT"}
+    model, ones = MODELS["mumo"](size=size).eval(), {m: torch.rand(1, 1, size, size) for m in "IT"}
     p = plot.traversal_gif(model, ones, frames=4)
     assert p.box[2] == expected and p.width <= 720 and len(p.data) < 1_500_000
 
@@ -83,7 +83,7 @@ def test_traversal_moves_one_latent_and_holds_the_others(name, x):
         z = {b: q.mu.clone() for b, q in model.posterior(x).items()}
         block, k = latents[-1]
         z[block][:, k] = values[1]
-        torch.testing.assert_close(moved["T"][1, -1], model.decode(z)["T"].sigmoid())
+        torch.testing.assert_close(moved["T"][1, -1], model.means(z)["T"])
 
 
 def test_columns_run_truth_then_zi_zs_zt(mumo):
@@ -93,7 +93,7 @@ def test_columns_run_truth_then_zi_zs_zt(mumo):
     assert [g[1] for g in labels["groups"]] == [1, 2, 5, 2] and labels["columns"] == 10
     assert [g[0][1] for g in labels["groups"][1:]] == ["#0072B2", "#009E73", "#D55E00"]
     assert [h[0] for h in labels["heads"][1:]] == list("121234512")
-    assert [g[1] for g in plot._columns(VanillaVAE(size=16))["groups"]] == [1, 10]
+    assert [g[1] for g in plot._columns(MODELS["vanilla"](size=16))["groups"]] == [1, 10]
     assert [g[1] for g in plot._columns(MODELS["wg-v1"](size=16))["groups"]] == [1, 10]
 
 
@@ -161,7 +161,7 @@ def test_cross_modal_gives_truth_samples_and_needs_a_posterior_of_one(mumo, x):
     top = a.shape[0] - (3 * face + 2 * gap)
     assert (a[top:top + face, :face, 0] == grey).all()  # the given image comes first
     with pytest.raises(ValueError, match="VanillaVAE"):
-        plot.cross_modal(VanillaVAE(size=16).eval(), x)
+        plot.cross_modal(MODELS["vanilla"](size=16).eval(), x)
 
 
 def test_reconstructions_and_prior_samples(mumo, x):
@@ -176,12 +176,15 @@ def test_data_figures():
         calls.append((identity, azimuth, elevation, light))
         return torch.zeros(size, size)
 
-    plot.sweeps(render, identity=2, size=16)
+    figures.sweeps(render, identity=2, size=16)
     assert len(calls) == 28 and calls[0] == (2, -90.0, 0.0, 0.0) and calls[-1][0] == 8
     assert all(sum(v != 0 for v in call[1:]) <= 1 for call in calls)  # one factor at a time
-    assert "8 heads" in plot.contact_sheet(render, size=16).alt
+    assert "8 heads" in figures.contact_sheet(render, size=16).alt
     factors = {k: torch.tensor([-18.0, 0.0]) for k in ("azimuth", "elevation", "light")}
-    plot.pairs({m: torch.rand(2, 1, 16, 16) for m in "IT"}, factors)
+    x = {m: torch.rand(2, 1, 16, 16) for m in "IT"}
+    assert "heads" in figures.pairs(x, factors).alt
+    homes = {"elevation": "I", "light": "T", "azimuth": "S"}
+    assert figures.pairs(x, factors).data == plot.pairs(x, factors, homes, "°").data != plot.pairs(x).data
 
 
 def test_every_picture_has_text_for_those_who_cannot_see(mumo, x):
@@ -204,8 +207,8 @@ def test_counts_that_do_not_match_are_named(change, message):
 
 
 def test_loss_curves_draw_each_term_and_take_the_page_s_colour():
-    log = {"iteration": np.arange(5.0), "total": np.ones(5), "IT.reconstruction.I": np.arange(5.0),
-           "IT.kl.S": np.arange(5.0), "S.kl.S": np.arange(5.0)}
+    log = {"iteration": np.arange(5.0), "total": np.ones(5), "I+T.reconstruction.I": np.arange(5.0),
+           "I+T.kl.S": np.arange(5.0), "S.kl.S": np.arange(5.0)}
     svg = plot.loss_curves(log, smooth=2).data.decode()
     assert "currentColor" in svg and picture.GREY.lower() not in svg.lower()
     assert svg.lower().count("#0072b2") >= 1 and "#009e73" in svg.lower() and 'role="img"' in svg
@@ -215,7 +218,7 @@ def test_loss_curves_draw_each_term_and_take_the_page_s_colour():
 
 def test_heatmap_prints_its_numbers_and_two_charts_share_no_id(tmp_path):
     import re
-    a = plot.heatmap({"I": {"light": 0.25}, "S": {"light": float("nan")}})
+    a = plot.heatmap({"I": {"light": 0.25}, "S": {"light": float("nan")}}, colours=COLOURS)
     assert "I: light 0.25" in a.alt
     b = plot.heatmap(np.eye(2), ["I", "T"], ["light", "azimuth"])
     ids = [set(re.findall(r'id="([^"]+)"', p.data.decode())) for p in (a, b)]

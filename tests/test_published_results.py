@@ -1,4 +1,4 @@
-"""published/results.json: what a chapter reads of it (any such file), and that the committed one is whole and repeatable."""
+"""experiment/published/results.json: what a chapter reads of it (any such file), and that the committed one is whole and repeatable."""
 import json
 import math
 from collections import Counter
@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 
 import mmvae
-from mmvae import results, weights
-from mmvae.results import spread
+from mmvae.experiment import grid, results, weights
+from mmvae.experiment.results import spread
 
 # ---------------------------------------------------------------- reading
 
-HEADS = dict(published={}, versions={}, machine={}, size=32, reader={}, real_distance=1.0)
+HEADS = dict(published={}, behaviour={}, versions={}, machine={}, size=32, reader={}, real_distance=1.0)
 
 
 def record(model, seed, elevation):
-    scores = {f"IT.{b}.{f}.knn": float(f == {"I": "elevation", "T": "light", "S": "azimuth"}[b])
+    scores = {f"I+T.{b}.{f}.knn": float(f == {"I": "elevation", "T": "light", "S": "azimuth"}[b])
               for b in "IST" for f in ("elevation", "light", "azimuth")}
-    return dict(study="main", variant="plain", model=model, seed=seed, identities=50, heldout={"IT.elbo": -100.0 - seed},
-                probes=scores | {"IT.S.elevation.knn": elevation})
+    return dict(study="main", variant="plain", model=model, seed=seed, identities=50, heldout={"I+T.elbo": -100.0 - seed},
+                probes=scores | {"I+T.S.elevation.knn": elevation})
 
 
 @pytest.fixture
@@ -41,10 +41,10 @@ def test_runs_are_selected_by_what_their_record_says(written):
 
 
 def test_values_are_one_number_a_run(written):
-    assert results.values(written, "heldout", "IT.elbo").tolist() == [-100, -101, -100]
+    assert results.values(written, "heldout", "I+T.elbo").tolist() == [-100, -101, -100]
     assert results.values(written, "seed").dtype == np.float64
     with pytest.raises(KeyError):
-        results.values(written, "heldout", "IT.elbow")
+        results.values(written, "heldout", "I+T.elbow")
 
 
 def test_runs_that_found_the_partition_are_counted(written):
@@ -61,7 +61,7 @@ def test_spread_is_the_mean_and_the_deviation_of_the_sample(numbers, digits, tex
 def test_six_digits_are_kept_of_every_number():
     value = {"a": [1 / 3, {"b": -123456.789}], "c": 12345678, "d": "text", "e": None, "g": 1e-12 / 3}
     short = {"a": [0.333333, {"b": -123457.0}], "c": 12345678, "d": "text", "e": None, "g": 3.33333e-13}
-    assert results._rounded(value) == short
+    assert grid._rounded(value) == short
 
 
 def test_a_missing_or_damaged_file_is_named(tmp_path):
@@ -87,9 +87,9 @@ def committed():
 def test_it_holds_every_run_of_the_grid_with_its_settings(committed):
     found = {tuple(r[k] for k in ("study", "variant", "model", "seed", "identities")): r["settings"]
              for r in committed["runs"]}
-    wanted = {(r.study, r.variant, r.settings.model, r.settings.seed, r.identities): asdict(r.settings)
-              for r in results.grid()}
-    assert len(committed["runs"]) == len(found) and found == wanted and committed["size"] == results.SIZE
+    wanted = {(r.study, r.variant, r.recipe.model, r.recipe.seed, r.identities): asdict(r.recipe)
+              for r in grid.grid()}
+    assert len(committed["runs"]) == len(found) and found == wanted and committed["size"] == grid.SIZE
 
 
 def test_its_main_table_has_five_seeds_of_six_models(committed):
@@ -130,7 +130,7 @@ def test_a_likelihood_grows_with_its_draws(committed):
     for found, record in elbos + [(r["likelihood"], r) for r in committed["runs"] if r["study"] == "main"]:
         for s in set(found) - {"n"}:
             assert list(found[s].values()) == sorted(found[s].values())
-        assert found["IT"]["1"] == pytest.approx(record["heldout"]["IT.elbo"], rel=0.05)
+        assert found["I+T"]["1"] == pytest.approx(record["heldout"]["I+T.elbo"], rel=0.05)
 
 
 def test_reevaluating_the_published_weights_stays_within_tolerance(committed, unseen):
@@ -138,9 +138,9 @@ def test_reevaluating_the_published_weights_stays_within_tolerance(committed, un
 
     Of all models the held-out terms: tests/test_weights.py.
     """
-    wanted, found = committed["published"]["poe-v2"], results.published(mmvae.load("poe-v2"), (None, unseen), None)
+    wanted, found = committed["published"]["poe-v2"], grid.published(mmvae.load("poe-v2"), (None, unseen), None)
     assert found["likelihood"]["n"] == wanted["likelihood"]["n"]
-    for s in ("I", "T", "IT"):
+    for s in ("I", "T", "I+T"):
         assert found["likelihood"][s] == pytest.approx(wanted["likelihood"][s], abs=weights.TOLERANCE), s
     for k, value in found["experts"].items():
         assert value == pytest.approx(wanted["experts"][k], rel=0.02), k

@@ -12,12 +12,12 @@ import mmvae
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
-MADE = {"mmvae/published/mumo.json", "book/_static/traversal.gif"}  # by `make publish`, and committed
+MADE = {"mmvae/experiment/published/mumo.json", "book/_static/traversal.gif"}  # by `make publish`, and committed
 MAP = re.search(r"^## The map\n.*?^```text\n(.*?)^```", README, re.M | re.S)[1]
 
 
 def test_there_are_blocks_to_run():
-    assert len(BLOCKS) >= 2
+    assert len(BLOCKS) >= 5 and "log_likelihood(model, x, given=" in BLOCKS[0]
 
 
 @pytest.mark.parametrize("code", BLOCKS, ids=[f"block{k + 1}" for k in range(len(BLOCKS))])
@@ -36,7 +36,8 @@ def test_make_targets_exist():
 
 
 def named_files():
-    links = {link for link in re.findall(r"\]\(([^)\s]+)\)", README) if "://" not in link}
+    prose = re.sub(r"^```.*?^```", "", README, flags=re.M | re.S)
+    links = {link for link in re.findall(r"\]\(([^)\s]+)\)", prose) if "://" not in link}
     return links | set(re.findall(r"`((?:(?:book|notebooks|mmvae|tests)/)?[\w./]+\.(?:txt|json|gif|py|md))`", README))
 
 
@@ -52,14 +53,29 @@ def test_results_of_make_publish_exist(file):
 
 
 def test_the_map_names_every_file_of_the_package_and_every_chapter():
-    files = {path.stem for path in (ROOT / "mmvae").glob("*.py")} - {"__init__"}
-    assert {name for name in files if not re.search(rf"\b{name}\b", MAP)} == set()
-    first = set(re.findall(r"^  ([a-z]+)  ", MAP, re.M))
-    assert first <= files, f"no such file: {first - files}"
-    for folder in re.findall(r"^([a-z]+)/", MAP, re.M):
-        assert (ROOT / folder).is_dir()
+    """The core a line a file, in the order of reading; the files of a room in a sentence."""
+    rooms = {path.parent.name for path in (ROOT / "mmvae").glob("*/__init__.py")}
+    said = {folder: text for folder, text in re.findall(r"^mmvae/(\w*)/? +((?:.*\n)(?: .*\n)*)", MAP, re.M)}
+    assert set(said) == rooms | {""}
+    for room in said:
+        files = {path.stem for path in (ROOT / "mmvae" / room).glob("*.py")} - {"__init__", "__main__"}
+        assert {name for name in files if not re.search(rf"\b{name}\b", said[room])} == set(), room
+    core = re.findall(r"^  ([a-z]+)  ", said[""], re.M)
+    assert set(core) == {path.stem for path in (ROOT / "mmvae").glob("*.py")} - {"__init__"}
+    assert core[:6] == ["gaussian", "likelihoods", "nets", "models", "data", "train"]
+    for folder in re.findall(r"^([a-z/]+)/ ", MAP, re.M):
+        assert (ROOT / folder).is_dir() or folder == "_build"
     chapters = {path.name[:2] for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
     assert set(re.findall(r"\b([01]\d) (?=\w)", MAP)) == chapters
+
+
+@pytest.mark.parametrize("page", ["README.md", "book/intro.md"])
+def test_the_hour_is_as_long_as_it_says(page):
+    """To the next hundred lines above."""
+    said = re.search(r"six files of under ([\d,]+)\s+lines", (ROOT / page).read_text())[1]
+    names = "gaussian", "likelihoods", "nets", "models", "data", "train"
+    lines = sum(len((ROOT / "mmvae" / f"{name}.py").read_text().splitlines()) for name in names)
+    assert 0 <= int(said.replace(",", "")) - lines < 100, lines
 
 
 def test_the_models_are_those_of_the_package():

@@ -1,4 +1,5 @@
 """weights.py: what is published is whole, of this code, and as good as its record says; nothing else loads."""
+import copy
 import hashlib
 import json
 import os
@@ -16,8 +17,10 @@ import torch
 from safetensors.torch import save
 
 import mmvae
-from mmvae import evaluate, faces, profiles, results, train, weights
-from mmvae.data import Pairs
+from mmvae import evaluate, faces, train
+from mmvae.experiment import measure, profiles, results, weights
+from mmvae.experiment.recipe import Recipe
+from mmvae.faces import Pairs
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU = profiles.PROFILES["cpu"]
@@ -39,22 +42,24 @@ def test_the_published_numbers_are_those_of_the_published_weights(name, unseen):
     found = evaluate.heldout(model, unseen, record["settings"]["weight"], record["n"])
     same_images = record["test_data"] == unseen.fingerprint
     assert found == pytest.approx(record["heldout"], abs=weights.TOLERANCE), f"the same images: {same_images}"
+    others = copy.copy(unseen)  # of other people, whom no probe of identity is fitted on
+    others.values = unseen.values | {"identity": unseen.values["identity"] - 10}
     probes, published = ({k: v for k, v in scores.items() if ".identity." in k} for scores in
-                         (evaluate.probes(model, unseen, unseen, record["n"]), record["probes"]))
+                         (evaluate.probes(model, others, unseen, record["n"]), record["probes"]))
     assert probes == pytest.approx(published, abs=0.02), f"the same images: {same_images}"
 
 
 @every_model
 def test_a_published_model_is_of_the_profile_that_the_book_states(name):
     record, (model, changes) = weights.info(name), weights.RECIPES[name]
-    settings = train.Settings(**record["settings"])
+    settings = Recipe(**record["settings"])
     assert settings == CPU.settings(model, **changes), "publish anew, or set PROFILES['cpu'] to what is published"
     assert record["settings"]["weight"] == 1 and record["data"] == weights.info("mumo")["data"] != record["test_data"]
     assert record["parameters"] == sum(p.numel() for p in mmvae.MODELS[model](size=CPU.size).parameters())
     assert {"python", "torch", "numpy", "device"} <= set(record["versions"]) and record["machine"]["threads"] >= 1
     assert record["seconds"] == record["log"]["seconds"][-1] > 0
     assert record["log"]["iteration"][-1] == settings.iterations and len(record["log"]["total"]) <= weights.LOG_ROWS
-    for s in ("IT",) if name == "vanilla" else ("I", "T", "IT"):
+    for s in ("I+T",) if name == "vanilla" else ("I", "T", "I+T"):
         parts = {k: v for k, v in record["heldout"].items() if k.startswith(f"{s}.") and not k.endswith("elbo")}
         assert record["heldout"][f"{s}.elbo"] == pytest.approx(-sum(parts.values()), rel=1e-5)
 
@@ -75,10 +80,14 @@ def test_the_package_as_installed_holds_them(tmp_path):
     subprocess.run([*command, "-w", str(tmp_path)], check=True, capture_output=True)
     [wheel] = tmp_path.glob("*.whl")
     packed = set(zipfile.ZipFile(wheel).namelist())
-    assert {f"mmvae/published/{name}" for name in NAMES} <= packed
+    assert {f"mmvae/experiment/published/{name}" for name in NAMES} <= packed
 
 
 # ---------------------------------------------------------------- on tiny models, in a folder of their own
+
+
+def run(recipe, pairs, folder):
+    return train.fit(recipe.build(), pairs, folder, recipe.training, progress=False, recipe=recipe.record())
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +97,7 @@ def made(tmp_path_factory):
     faces.write(folder / "faces.h5", identities=2, test_identities=2, size=16, progress=False)
     pairs = [Pairs(folder / "faces.h5", split) for split in ("train", "test")]
     for name in ("poe-v2", "vanilla"):
-        settings = train.Settings(name, size=16, iterations=7, batch=8, log_every=2, checkpoint_every=5)
-        train.fit(settings, pairs[0], folder / name, progress=False)
+        run(Recipe(name, size=16, iterations=7, batch=8, log_every=2, checkpoint_every=5), pairs[0], folder / name)
         weights.publish(folder / name, *pairs, n=64, folder=folder / "published")
     return folder, pairs
 
@@ -103,17 +111,17 @@ def published(made, tmp_path, monkeypatch):
 
 
 def test_a_model_comes_back_as_published_and_says_what_it_is(made, published, capsys):
-    trained, record = train.load_run(made[0] / "poe-v2"), weights.info("poe-v2")
+    trained, record = mmvae.load(made[0] / "poe-v2"), weights.info("poe-v2")
     before = torch.get_rng_state()
     model = mmvae.load("poe-v2")
     assert torch.equal(before, torch.get_rng_state())
     assert states_equal(model.state_dict(), {k: v.half().float() for k, v in trained.state_dict().items()})
     assert not model.training and {p.dtype for p in model.parameters()} == {torch.float32}
-    numbers = evaluate.numbers(model, *made[1], 16.0, 64)
+    numbers = measure.numbers(model, *made[1], 16.0, 64)
     assert numbers == {k: record[k] for k in ("n", "heldout", "probes", "parameters")}
     line = capsys.readouterr().out
     assert line.startswith("poe-v2: published, 16x16, 7 iterations, seed 0; ") and line.count("\n") == 1
-    assert line.endswith(f"held-out ELBO {{I,T}} {record['heldout']['IT.elbo']:,.1f} nats\n")
+    assert line.endswith(f"held-out ELBO {{I,T}} {record['heldout']['I+T.elbo']:,.1f} nats\n")
 
 
 def test_the_record_tells_all(made, published):
@@ -185,7 +193,7 @@ DAMAGE = {
     spoil_one_bit: "poe-v2.safetensors: truncated or replaced: found .* SHA-256 [0-9a-f]{64}, expected",
     spoil_renamed: "poe-v2.safetensors: truncated or replaced",
     spoil_both_renamed: 'poe-v2.json: found the record of "vanilla", expected that of "poe-v2"',
-    spoil_json: r"poe-v2.json: found a damaged record \(.*\), expected what `python -m mmvae.train --publish poe-v2`",
+    spoil_json: r"poe-v2.json: found a damaged record \(.*\), expected what `python -m mmvae.experiment publish poe-v2`",
     spoil_key: r"poe-v2.json: found a damaged record \(sha256 missing\)",
     spoil_setting: r"poe-v2.json: found a damaged record \(.*clap",
     lambda folder: reseal(folder, "poe-v2", b"PK not safetensors"): "poe-v2.safetensors: not a safetensors file",
@@ -211,8 +219,26 @@ def test_a_missing_file_is_named_with_the_command_that_makes_it(end, published):
 
 
 def test_an_unknown_name_is_refused():
-    with pytest.raises(ValueError, match='name: found "MuMo", expected one of vanilla, mumo, poe-v1'):
+    with pytest.raises(ValueError, match='name: found "MuMo", expected one of vanilla, mumo, poe-v1.*, or the folder of a run'):
         mmvae.load("MuMo")
+
+
+def test_a_run_of_one_s_own_is_loaded_from_its_folder(made, tmp_path):
+    """With a model that is built as the run's was; without one if the run has a recipe."""
+    folder, pairs = made
+    trained, untrained = mmvae.load(folder / "poe-v2"), mmvae.MODELS["poe-v2"](size=16)
+    assert states_equal(mmvae.load(str(folder / "poe-v2"), untrained).state_dict(), trained.state_dict())
+    assert not trained.training and isinstance(trained, mmvae.PoEVAE)
+    mine = mmvae.MuMoVAE({m: mmvae.images(16, private=1) for m in "IT"}, shared=2)
+    train.fit(mine, pairs[0], tmp_path / "mine", progress=False, iterations=2, batch=4)
+    again = mmvae.load(tmp_path / "mine", mmvae.MuMoVAE({m: mmvae.images(16, private=1) for m in "IT"}, shared=2))
+    assert states_equal(mine.state_dict(), again.state_dict())
+    with pytest.raises(ValueError, match=r"mine: found a run of MuMoVAE, expected .*; hand over a model .*mmvae.load\("):
+        mmvae.load(tmp_path / "mine")
+    with pytest.raises(ValueError, match="holds a run of another model .class: found MuMoVAE, asked for PoEVAE"):
+        mmvae.load(tmp_path / "mine", untrained)
+    with pytest.raises(FileNotFoundError, match="no settings.json"):
+        mmvae.load(tmp_path)
 
 
 def test_a_publication_that_is_killed_between_its_files_does_not_load(made, published, monkeypatch):
@@ -223,7 +249,7 @@ def test_a_publication_that_is_killed_between_its_files_does_not_load(made, publ
         train.write_atomically(path, content)
 
     folder, pairs = made
-    train.fit(train.Settings("vanilla", size=16, iterations=3, batch=8), pairs[0], folder / "other", progress=False)
+    run(Recipe("vanilla", size=16, iterations=3, batch=8), pairs[0], folder / "other")
     monkeypatch.setattr(weights, "write_atomically", killed)
     with pytest.raises(KeyboardInterrupt):
         weights.publish(folder / "other", *pairs, n=64, folder=published)
@@ -252,7 +278,7 @@ def test_the_command_trains_by_the_profile_and_goes_on_where_it_was_stopped(tmp_
     assert "mumo: " in capsys.readouterr().out
     monkeypatch.setattr(weights, "FOLDER", tmp_path / "out")
     assert weights.info("mumo")["settings"] == asdict(tiny.settings("mumo"))
-    monkeypatch.setattr(mmvae.models.MultiModalVAE, "loss", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr(train, "_read", lambda *a: pytest.fail("trained again"))
     weights.main(["mumo", "--out", str(tmp_path / "out")])
     with pytest.raises(SystemExit):
         weights.main(["gan"])
@@ -270,7 +296,7 @@ def test_side_by_side_each_model_has_a_process_and_a_failure_is_named(tmp_path, 
     calls = [line.split() for line in (tmp_path / "calls").read_text().splitlines()]
     assert {call[-1] for call in calls[:2]} == {"vanilla", "mumo"} and calls[2][-1] == "poe-v1"
     assert {call[0] for call in calls[:2]} == {"0", "1"}
-    asked = "-m mmvae.train --publish --profile cpu --threads 3 --out folder"
+    asked = "-m mmvae.experiment publish --profile cpu --threads 3 --out folder"
     assert {" ".join(call[1:-1]) for call in calls} == {asked}
 
 
@@ -279,7 +305,7 @@ def test_its_processes_end_with_it(tmp_path):
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\necho $$ >> {tmp_path}/started\nexec sleep 60")
     python.chmod(0o755)
-    code = f"import sys; from mmvae import weights; sys.executable = {str(python)!r}; weights.main(['--jobs', '2'])"
+    code = f"import sys; from mmvae.experiment import weights; sys.executable = {str(python)!r}; weights.main(['--jobs', '2'])"
     command = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     started = tmp_path / "started"
     while not started.exists() or len(started.read_text().split()) < 2:

@@ -3,26 +3,42 @@ import multiprocessing
 import os
 import socket
 import time
+from contextlib import contextmanager
 
 import pytest
 import torch
 
-from mmvae import distributed
-from mmvae.data import Grid, Pairs
-from mmvae.train import Settings, fit
+import mmvae
+from mmvae import distributed, gaussian
+from mmvae.data import Rows
+from mmvae.train import Settings, fit, load_run
 
 LOCAL = {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
-BASE = dict(model="poe-v2", size=16, iterations=40, batch=8, warmup=5, log_every=5, checkpoint_every=10)
+BASE = dict(iterations=40, batch=8, warmup=5, log_every=5, checkpoint_every=10)
 CLEAN = multiprocessing.get_context("forkserver")  # forks of a process that has imported PyTorch and run nothing
-CLEAN.set_forkserver_preload(["mmvae.train", "torch._dynamo"])  # the second is what an optimiser imports when it steps
+CLEAN.set_forkserver_preload(["mmvae.train", "mmvae.experiment.table", "torch._dynamo"])  # the second is what an optimiser imports when it steps
 
 
-def pairs(seed=0) -> Pairs:
+def rows(seed=0) -> Rows:
+    """Random pairs of pictures, as bytes."""
     g = torch.Generator().manual_seed(seed)
-    images = {m: torch.randint(0, 256, (3, 4, 5, 16, 16), generator=g, dtype=torch.uint8) for m in "IT"}
-    five = torch.arange(5.0)
-    values = dict(identity=torch.arange(3), azimuth=torch.arange(4.0), elevation=five, light=five)
-    return Pairs(Grid(**images, **values, test_identities=1))
+    return Rows({m: torch.randint(0, 256, (60, 1, 16, 16), generator=g, dtype=torch.uint8) for m in "IT"}, images="IT")
+
+
+def build(model="poe-v2", seed=0, **options):
+    """One of the book's models, 16 pixels a side, from weights that depend on the seed alone."""
+    torch.manual_seed(seed)
+    return mmvae.MODELS[model](size=16, **options)
+
+
+@contextmanager
+def noiseless():
+    """In here every draw of a Gaussian is its mean."""
+    alone, gaussian.noise = gaussian.noise, torch.zeros_like
+    try:
+        yield
+    finally:
+        gaussian.noise = alone
 
 
 def weights(model) -> dict:
@@ -38,8 +54,14 @@ def names(folder) -> list[str]:
     return sorted(p.name for p in folder.glob("*checkpoint-*"))
 
 
-def run(folder, compile=False, **changes):
-    return fit(Settings(**BASE | changes), pairs(), folder, progress=False, compile=compile)
+def run(folder, compile=False, model="poe-v2", options=None, data=None, **changes):
+    """`fit` of a fresh model on tiny rows; changes: fields of the settings."""
+    settings = Settings(**BASE | changes)
+    return fit(build(model, settings.seed, **options or {}), data or rows(), folder, settings, progress=False, compile=compile)
+
+
+def load(folder, model="poe-v2", **options):
+    return load_run(folder, build(model, **options))
 
 
 def stop_at(monkeypatch, iteration):

@@ -1,0 +1,191 @@
+"""What a model says of rows it has never seen, in nats: every term of its ELBOs, and its log-likelihood."""
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..data import Rows
+from ..gaussian import Gaussian, Mixture, prior
+from ..models import MultiModalVAE
+from ..observed import Data, Subset
+
+DRAWS = 16  # from every part of a mixture, for the KL of its latents
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A log-likelihood and how far it may be trusted; `value, error = estimate`.
+
+    value: (B,), nats. error: its standard error (B,), nats. ess: effective sample size (B,), of as many draws as were made;
+    below some tens the value is a lower bound rather than an estimate, and its error too small.
+    """
+    value: Tensor
+    error: Tensor
+    ess: Tensor
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter((self.value, self.error))
+
+
+def drawn(rows: Rows, n: int, generator: torch.Generator) -> tuple[Tensor, Data, Data, Data]:
+    """n rows, uniform with replacement: their numbers (n,), x, the masks of what was observed, factors. Of rows that can
+    only `sample`: their places in the sample, and no masks."""
+    if not hasattr(rows, "draw"):
+        x, factors = rows.sample(n, generator)
+        return torch.arange(n), x, {}, factors
+    index = rows.draw(n, generator)
+    return (index, *rows.batch(index), rows.factors_at(index))
+
+
+def with_all(subset: Subset, masks: Data) -> Tensor | None:
+    """The rows in which all of a subset was observed, bool (B,); None: every row."""
+    found = [masks[m] for m in subset if m in masks]
+    return torch.stack(found).all(0) if found else None
+
+
+@torch.no_grad()
+def heldout(model: MultiModalVAE, rows: Rows, weight: float | dict[str, float] = 1.0, n: int = 4096, seed: int = 0,
+            batch: int = 256) -> dict[str, float]:
+    """The mean of every loss term over n rows, one posterior sample each: nats a row, names as in `model.loss`.
+
+    For all subsets that the model can infer from, also those whose ELBO training left out, each over the rows in which all
+    of it was observed (a subset that none of them has is left out); "total" is minus the sum of what each row adds, not the
+    training loss. Noise and rows depend on the seed and on the batch alone, so that models are compared on the same rows.
+    The caller's random state is left as it was.
+    """
+    generator, found = torch.Generator(rows.device).manual_seed(seed), {}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for start in range(0, n, batch):
+            _, x, masks, _ = drawn(rows, min(batch, n - start), generator)
+            for name, values in model.terms(x, weight, masks, model.seen).items():
+                observed = with_all(name.split(".")[0].split("+"), masks)
+                found.setdefault(name, []).append(values if observed is None else values[observed])
+    found = {name: torch.cat(parts).double() for name, parts in found.items()}
+    return {name: values.mean().item() for name, values in found.items() if len(values)}
+
+
+@torch.no_grad()
+def latent_kl(q: Gaussian | Mixture) -> Tensor:
+    """The KL of each latent of a posterior (B, D) to its prior, averaged over the batch: (D,), nats.
+
+    Of a mixture: an estimate by draws from every part (stratified, from a seed of its own), a latent's marginal at a time.
+    """
+    if isinstance(q, Gaussian):
+        return Gaussian(q.mu.unsqueeze(-1), q.logvar.unsqueeze(-1)).kl().mean(0)  # each latent a block of its own
+    B, D = q.parts[0].mu.shape
+    each = Mixture(tuple(Gaussian(g.mu.reshape(-1, 1), g.logvar.reshape(-1, 1)) for g in q.parts),
+                   q.weights.repeat_interleave(D, 0))  # (B D, 1)
+    generator, total, N = torch.Generator().manual_seed(0), 0.0, prior(B * D, 1, q.weights)
+    for _ in range(DRAWS):
+        z = each.stratified(generator)  # (E, B D, 1)
+        total = total + (each.weights.T * (each.log_prob(z) - N.log_prob(z))).sum(0)
+    return (total / DRAWS).view(B, D).mean(0)
+
+
+def at(q: Gaussian | Mixture, rows: Tensor) -> Gaussian | Mixture:
+    """These rows of a posterior."""
+    if isinstance(q, Gaussian):
+        return Gaussian(q.mu[rows], q.logvar[rows])
+    return Mixture(tuple(at(g, rows) for g in q.parts), q.weights[rows])
+
+
+def placed(q: Gaussian | Mixture, noise: Tensor, u: Tensor) -> Tensor:
+    """z (B, D) from noise ~ N(0, 1), (B, D), and, for the part of a mixture, u ~ U(0, 1), (B,)."""
+    if isinstance(q, Mixture):
+        part = (u.unsqueeze(1) > q.weights.cumsum(1)[:, :-1]).sum(1)  # (B,)
+        mu, logvar = (torch.stack([getattr(g, k) for g in q.parts])[part, torch.arange(len(u), device=u.device)]
+                      for k in ("mu", "logvar"))
+        q = Gaussian(mu, logvar)
+    return q.mu + (0.5 * q.logvar).exp() * noise
+
+
+@torch.no_grad()
+def log_weights(model: MultiModalVAE, x: Data, samples: int, weight: float | dict[str, float] = 1.0, seed: int = 0,
+                chunk: int = 4096, present: Data | None = None) -> Tensor:
+    """log p(x | z_k) p(z_k) / q(z_k | x) for z_1 ... z_K from the posterior of what was observed in x: (B, K), nats
+    [eq-oracle-iwae].
+
+    weight: of the log-likelihood, as in training. chunk: rows decoded at once. present: as of `model.loss`. Everything is
+    computed in double precision, and the noise of row b depends on the seed and on b alone: neither the chunk nor the size of
+    the batch changes a digit. A private block that was not observed is drawn from its prior, and cancels.
+    """
+    model = copy.deepcopy(model).double()
+    x = {m: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for m, v in x.items()}
+    x, masks = model.check(x, present)
+    q, batch = model.posterior(x, masks), len(next(iter(x.values())))
+    noise, u = _noise(batch, samples, list(model.blocks.values()), any(isinstance(g, Mixture) for g in q.values()), seed)
+    found = []
+    for rows in torch.arange(batch * samples).split(chunk):
+        row = (rows // samples).to(model.like.device)
+        z, log_ratio, eps_of = {}, 0.0, noise[rows].to(model.like).split(list(model.blocks.values()), 1)
+        for k, ((block, g), eps) in enumerate(zip(q.items(), eps_of)):
+            g = at(g, row)
+            z[block] = placed(g, eps, u[rows, k].to(model.like))
+            log_ratio = log_ratio + prior(*eps.shape, like=eps).log_prob(z[block]) - g.log_prob(z[block])
+        log_p = 0.0
+        for m, output in model.decode(z, tuple(x)).items():
+            each = model.likelihood(m).log_prob(output, x[m][row])
+            each = each * (weight.get(m, 1.0) if isinstance(weight, dict) else weight)
+            log_p = log_p + (torch.where(masks[m][row], each, torch.zeros_like(each)) if m in masks else each)
+        found.append(log_p + log_ratio)
+    return torch.cat(found).unflatten(0, (batch, samples))
+
+
+def _noise(batch: int, samples: int, dims: list[int], parts: bool, seed: int) -> tuple[Tensor, Tensor]:
+    """N(0, 1), (B K, D), and U(0, 1), (B K, blocks), for the parts of mixtures where there are any."""
+    noise, u = [], []
+    for b in range(batch):
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + b)
+        noise.append(torch.randn(samples, sum(dims), generator=generator, dtype=torch.float64))
+        u.append(torch.rand(samples, len(dims), generator=generator, dtype=torch.float64) if parts else
+                 torch.zeros(samples, len(dims)))
+    return torch.cat(noise), torch.cat(u)
+
+
+def log_likelihoods(model: MultiModalVAE, x: Data, samples: Sequence[int] = (1, 10, 100, 1000),
+                    weight: float | dict[str, float] = 1.0, seed: int = 0, chunk: int = 4096,
+                    present: Data | None = None) -> dict[int, Tensor]:
+    """log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x), for each K in `samples`: {K: (B,)}, nats a row; a lower bound
+    of log p(x) on average, which grows with K: Burda et al. (2016), eq. 8 [eq-oracle-iwae].
+
+    x: all modalities, or some for their marginal likelihood. K = 1 is the ELBO. Every K uses all of the largest one's
+    draws, in groups of K, whose estimates are averaged. For the other arguments see `log_weights`.
+    Raises ValueError if a K does not divide the largest.
+    """
+    most = max(samples)
+    if wrong := [k for k in samples if k < 1 or most % k]:
+        raise ValueError(f"samples: found {wrong[0]}, expected divisors of the largest, {most}")
+    log_w = log_weights(model, x, most, weight, seed, chunk, present)  # (B, K)
+    return {k: (log_w.unflatten(1, (-1, k)).logsumexp(2) - math.log(k)).mean(1) for k in samples}
+
+
+def log_likelihood(model: MultiModalVAE, x: Data, given: Data | None = None, samples: int = 1000,
+                   weight: float | dict[str, float] = 1.0, seed: int = 0, chunk: int = 4096,
+                   present: Data | None = None) -> Estimate:
+    """log p(x), or log p(x | given) = log p(x, given) - log p(given), with its standard error: see `Estimate`.
+
+    Each part by importance sampling from the model's own posterior of what it holds: Burda et al. (2016), eq. 8, and Suzuki
+    et al. (2016) for the conditional. The error is that of the mean of the weights, by the delta method (for a conditional of
+    the difference, whose parts share their noise); ess is (sum w)^2 / sum w^2, of a conditional the smaller one. x, given: of
+    different modalities. present: of either. For the other arguments see `log_weights`.
+    Raises ValueError for a modality in both, an unknown one, data that the model does not take, fewer than 2 samples.
+    """
+    if samples < 2:
+        raise ValueError(f"samples: found {samples}, expected at least 2, since the error is their spread")
+    if both := [m for m in x if m in (given or {})]:
+        raise ValueError(f"given: found {both[0]!r}, which is in x too, expected each modality in one of the two")
+    if not x:
+        raise ValueError(f"x: found no modality, expected some of {tuple(model.modalities)}")
+    given, present, found, spread, ess = dict(given or {}), dict(present or {}), 0.0, 0.0, []
+    alone = {m: mask for m, mask in present.items() if m in given}
+    for data, masks, sign in [(x | given, present, 1)] + ([(given, alone, -1)] if given else []):
+        log_w = log_weights(model, data, samples, weight, seed, chunk, masks)  # (B, K)
+        value = log_w.logsumexp(1) - math.log(samples)
+        w = (log_w - value.unsqueeze(1)).exp()  # mean 1
+        found, spread = found + sign * value, spread + sign * w
+        ess.append(samples / w.square().mean(1))
+    return Estimate(found, spread.std(1) / math.sqrt(samples), torch.stack(ess).amin(0))

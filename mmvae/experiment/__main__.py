@@ -1,0 +1,76 @@
+"""python -m mmvae.experiment train | evaluate | publish | results: the book's models, trained, measured, published.
+
+    python -m mmvae.experiment train MODEL data.h5 RUN_DIR [--size 32 --iterations 5000 ...]
+
+trains one of the models of `mmvae.MODELS`, or goes on with it where RUN_DIR stopped; by torchrun on several processes.
+"""
+import argparse
+import json
+import sys
+import types
+import typing
+from dataclasses import fields
+
+import torch
+
+from .. import distributed
+from ..faces import Pairs
+from ..train import fit
+from .recipe import Recipe
+from .table import MODELS
+
+
+def train(argv: list[str] | None = None):
+    parser = argparse.ArgumentParser(prog="python -m mmvae.experiment train", description="Train, or go on with, one model.")
+    parser.add_argument("model", choices=MODELS)
+    parser.add_argument("data", help="HDF5 file of `python -m mmvae.faces`, or basel_face_renders.pth")
+    parser.add_argument("run_dir", help="where settings, log and checkpoints go")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, help="CPU threads of a process (default: PyTorch's)")
+    parser.add_argument("--compile", action="store_true", help="by torch.compile: a minute at first, pays on a GPU")
+    parser.add_argument("--tf32", action="store_true", help="products of fewer digits, faster on a GPU")
+    for f in fields(Recipe)[1:]:  # `weight: float | None` is a float on the command line, options are JSON
+        kind = typing.get_args(f.type)[0] if isinstance(f.type, types.UnionType) else f.type
+        default = {} if kind is dict else f.default
+        parser.add_argument(f"--{f.name.replace('_', '-')}", type=json.loads if kind is dict else kind, default=default)
+    try:
+        _train(**vars(parser.parse_args(argv)))
+    except (ValueError, OSError, FloatingPointError) as e:
+        parser.exit(1, f"{_who()}{e}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"\n{_who()}interrupted; the same command goes on from the last checkpoint\n")
+    finally:
+        distributed.stop()
+
+
+def _train(data: str, run_dir: str, device: str, threads: int | None, compile: bool, tf32: bool, **changes):
+    recipe = Recipe(**changes)
+    if threads:
+        torch.set_num_threads(threads)
+    if tf32:
+        torch.set_float32_matmul_precision("high")
+    device = distributed.start(device)
+    read = Pairs.from_basel if data.endswith(".pth") else Pairs
+    pairs = read(data, device=device, size=recipe.size)
+    model = fit(recipe.build(), pairs, run_dir, recipe.training, compile=compile, recipe=recipe.record())
+    if distributed.rank() == 0:
+        count = sum(p.numel() for p in model.parameters())
+        print(f"{recipe.model}: {recipe.iterations} iterations, likelihood weight {recipe.weight:g}, "
+              f"{count:,} parameters, in {run_dir}")
+
+
+def _who() -> str:
+    return f"process {distributed.rank()}: " if distributed.size() > 1 else ""
+
+
+def main(argv: list[str] | None = None):
+    from . import grid, measure, weights
+    commands = {"train": train, "evaluate": measure.main, "publish": weights.main, "results": grid.main}
+    parser = argparse.ArgumentParser(prog="python -m mmvae.experiment", description=__doc__.splitlines()[0])
+    parser.add_argument("command", choices=commands)
+    argv = sys.argv[1:] if argv is None else argv
+    commands[parser.parse_args(argv[:1]).command](argv[1:])
+
+
+if __name__ == "__main__":
+    main()

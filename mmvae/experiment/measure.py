@@ -1,0 +1,185 @@
+"""How a model of the book is judged, on identities that training never saw: every row of the book's table of metrics.
+
+    python -m mmvae.experiment evaluate RUN_DIR ... [--data faces.h5] --out metrics.json
+
+measures runs of a recipe. What is measured is in `mmvae.evaluate`, and what needs heads in `mmvae.faces.judge`; here it is
+put together.
+"""
+import argparse
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from safetensors import safe_open
+from safetensors.torch import save
+from tqdm.auto import tqdm
+
+from .. import checkpoint, evaluate
+from ..behaviour import moved
+from ..faces import FACTORS, Pairs
+from ..faces import judge as judging
+from ..faces.judge import Judge
+from ..faces.pairs import shrink
+from ..models import MultiModalVAE
+from ..observed import joined
+from ..train import load_run, write_atomically
+from .recipe import Recipe
+from .table import NAMES
+
+SAMPLES = 1, 10, 100, 1000  # of the importance-sampled likelihood
+LIKELIHOOD_PAIRS = 128
+SHARED = "identity", "azimuth"  # the factors that both pictures show
+
+
+def steps(model: MultiModalVAE, train: Pairs, test: Pairs, weight: float, judge: Judge, n: int = 4096) -> dict[str, Callable]:
+    """Every measurement by its name, to be called: see `everything`."""
+    return {"heldout": lambda: evaluate.heldout(model, test, weight, n),
+            "probes": lambda: evaluate.probes(model, train, test, n),
+            "likelihood": lambda: likelihoods(model, test, weight, max(1, min(LIKELIHOOD_PAIRS, n // 4))),
+            "probes_of_samples": lambda: evaluate.probes(model, train, test, n, samples=True),
+            "verification": lambda: evaluate.verification(model, train, test, "identity", n),
+            "effects": lambda: evaluate.effects(model, test, test.fixed(8)[0], SHARED),
+            "mig": lambda: evaluate.mig(model, test, min(10_000, 4 * n), average=FACTORS[1:]),
+            "dci": lambda: evaluate.dci(model, train, test, min(10_000, 4 * n)),
+            "cross": lambda: judging.cross_modal(model, judge, n // 8),
+            "coherence": lambda: judging.joint_coherence(model, judge, n // 4),
+            "experts": lambda: evaluate.experts(model, test, n),
+            "sorted": lambda: by_role(model, train, test, n)}
+
+
+def numbers(model: MultiModalVAE, train: Pairs, test: Pairs, weight: float, n: int = 4096, subsets: tuple = ()) -> dict:
+    """The short measurement, some seconds, on n pairs: "n", "heldout", "probes", and its number of "parameters".
+
+    weight: of the likelihood in the model's training, and so in its ELBO. subsets: probe the posteriors of these only.
+    """
+    return {"n": n, "heldout": evaluate.heldout(model, test, weight, n),
+            "probes": evaluate.probes(model, train, test, n, subsets=subsets), "parameters": _parameters(model)}
+
+
+def likelihoods(model: MultiModalVAE, test: Pairs, weight: float = 1.0, pairs: int | None = None,
+                samples: tuple[int, ...] = SAMPLES) -> dict:
+    """The importance-sampled log-likelihood: {subset: {K: mean over the pairs, nats per pair}, "n": pairs}."""
+    found = {"n": pairs or LIKELIHOOD_PAIRS}
+    x, _ = test.sample(found["n"], torch.Generator(test.device).manual_seed(1))
+    for s in model.seen:
+        values = evaluate.log_likelihoods(model, {m: x[m] for m in s}, samples, weight)
+        found[joined(s)] = {str(k): v.mean().item() for k, v in values.items()}
+    return found
+
+
+def everything(model: MultiModalVAE, train: Pairs, test: Pairs, weight: float, judge: Judge, n: int = 4096,
+               progress: bool = True) -> dict:
+    """The long measurement, a minute or two: what `numbers` says, and
+
+    "likelihood": {subset: {K: mean over "n" pairs, nats per pair}}, K = 1 being the ELBO;
+    "probes_of_samples", "verification", "effects", "mig", "dci", "experts": see `mmvae.evaluate`; "cross", "coherence": see
+    `mmvae.faces.judge`; "sorted": see `by_role`. judge: see `judge`.
+    """
+    record, bar = {"n": n, "parameters": _parameters(model)}, tqdm(steps(model, train, test, weight, judge, n).items(),
+                                                                   disable=not progress, leave=False)
+    for name, step in bar:
+        bar.set_description(name)
+        record[name] = step()
+    return record
+
+
+def by_role(model: MultiModalVAE, train: Pairs, test: Pairs, n: int = 4096) -> dict:
+    """Of a model whose latents are all shared: {"latents": {"I", "S", "T": how many}, "probes": those of the sorted
+    latents given both modalities}; see `mmvae.evaluate.Sorted`. Of another one: empty.
+    """
+    if not evaluate.all_shared(model):
+        return {}
+    by_silence = evaluate.Sorted(model, test, n)
+    return {"latents": by_silence.blocks, "probes": evaluate.probes(by_silence, train, test, n, subsets=(NAMES,))}
+
+
+def _parameters(model: MultiModalVAE) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def judge(train: Pairs, test: Pairs, folder: str | Path, free: bool = True, iterations: int = 6000,
+          progress: bool = True) -> Judge:
+    """Who reads factors off generated images: a read-out trained on real ones, and the renders themselves.
+
+    The read-out is trained on every image of both splits, a tenth held out to measure its own error, and, if `free`, on
+    the book's heads rendered with all factors free, 20 s. It is kept in `folder`, under a hash of the data, and made anew if
+    the code that makes it computes something else.
+    """
+    from . import prints
+    words = f"{train.fingerprint} {test.fingerprint} {free} {iterations}"
+    path = Path(folder) / f"read-out-{test.size}-{hashlib.sha256(words.encode()).hexdigest()[:12]}.safetensors"
+    people, now = torch.cat([train.values["identity"], test.values["identity"]]).tolist(), prints.reading()
+    with FileLock(f"{path}.lock"):
+        if not path.exists() or moved(json.loads(_meta(path).get("behaviour", "{}")), now):
+            parts = [judging.all_images(p) for p in (train, test)]
+            if free:
+                images, factors = judging.rendered_freely(people, 64, progress=progress)
+                parts.append((shrink(images[None, None], test.size)[0, 0], factors))
+            factors = {k: torch.cat([f[k].cpu().float() for _, f in parts]) for k in FACTORS}
+            factors["identity"] = torch.searchsorted(torch.tensor(people), factors["identity"].long())
+            images = torch.cat([images.cpu() for images, _ in parts])
+            net, errors = judging.read_out(images, factors, iterations, progress=progress)
+            meta = {"errors": json.dumps(errors), "scale": json.dumps(net.scale), "behaviour": json.dumps(now)}
+            write_atomically(path, save(net.state_dict(), meta))
+    with safe_open(path, "pt") as f:
+        meta, weights = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
+    with torch.random.fork_rng(devices=[]):
+        net = judging.ReadOut(test.size, len(people), json.loads(meta["scale"]))
+    net.load_state_dict(weights)
+    return Judge({"train": train, "test": test}, net.to(test.device).eval(), json.loads(meta["errors"]))
+
+
+def _meta(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as f:
+        return f.metadata()
+
+
+def measure(run_dir: str | Path, train: Pairs, test: Pairs, n: int = 4096, judge: Judge | None = None,
+            progress: bool = False) -> dict:
+    """Measure one run of a recipe and write run_dir/metrics.json: the run's settings, data and versions beside every number.
+
+    The short measurement, or with a judge the long one. Raises ValueError for a run of no recipe, or on other data than
+    `train`.
+    """
+    run_dir = Path(run_dir)
+    record = checkpoint.settings_of(run_dir)
+    recipe = Recipe.of(record)
+    if record["data"] != train.fingerprint:
+        raise ValueError(f"{run_dir}: trained on data {record['data'][:12]}, "
+                         f"asked to measure on {train.fingerprint[:12]}")
+    model = load_run(run_dir, recipe.build()).to(train.device)
+    record = recipe.head(record)
+    record |= (numbers(model, train, test, recipe.weight, n) if judge is None else
+               everything(model, train, test, recipe.weight, judge, n, progress))
+    write_atomically(run_dir / "metrics.json", json.dumps(record, indent=1).encode())
+    return record
+
+
+def main(argv: list[str] | None = None):
+    from .profiles import build_folder, profile
+    parser = argparse.ArgumentParser(prog="python -m mmvae.experiment evaluate", description="Measure runs of a recipe.")
+    parser.add_argument("run_dir", type=Path, nargs="+")
+    parser.add_argument("--data", help="the HDF5 file that the runs were trained on (default: the book's)")
+    parser.add_argument("--out", type=Path, default=Path("metrics.json"), help="where {run_dir: its numbers} goes")
+    parser.add_argument("--pairs", type=int, default=4096, help="unseen pairs to measure on")
+    args = parser.parse_args(argv)
+    found = {}
+    try:
+        sizes = {run_dir: Recipe.of(checkpoint.settings_of(run_dir)).size for run_dir in args.run_dir}
+        source = args.data or profile("cpu").data_file
+        for run_dir in tqdm(args.run_dir, unit="run"):
+            pairs = [Pairs(source, split, size=sizes[run_dir]) for split in ("train", "test")]
+            who = judge(*pairs, build_folder(), free=not args.data)
+            found[str(run_dir)] = measure(run_dir, *pairs, args.pairs, who, progress=True)
+            write_atomically(args.out, json.dumps(found, indent=1).encode())
+    except (ValueError, FileNotFoundError) as e:
+        parser.exit(1, f"{e}\n")
+    both = joined(NAMES)
+    for run_dir, record in found.items():
+        print(f"{run_dir}: ELBO of {{{','.join(NAMES)}}}, held out: {record['heldout'][f'{both}.elbo']:.1f} nats per pair")
+        for name, score in record["probes"].items():
+            if name.endswith("knn") and name.startswith(both):
+                print(f"  {name:28s} {score:.2f}")

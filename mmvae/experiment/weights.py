@@ -1,0 +1,227 @@
+"""The published weights: all six models, trained to the end of the recipe, in this package's folder `published`, and two
+of them with the cross-reconstruction of chapter 9 in their loss, `mumo-cross` and `poe-v2-cross`.
+
+    model = mmvae.load("mumo")                   python -m mmvae.experiment publish [NAME ...]
+
+loads one; trains, measures and writes them anew. A model is two files. NAME.safetensors: its weights, in half
+precision. NAME.json: "settings", its recipe (seed and iterations among them), "data" and "test_data" (the
+fingerprints of the pairs it learnt from and was measured on), "versions" (of the software, and the device), "machine"
+(threads, processes, compilation), "seconds" of the training, "log" (its log in at most 100 rows), "n", "heldout",
+"probes" and "parameters" (what `measure.numbers` says of the weights as published), "behaviour" and "measured" (what the
+code of its training, and of these measurements, computes: see `prints`), "bytes" and "sha256" of the weights.
+"""
+import argparse
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as from_bytes, save as to_bytes
+
+from .. import checkpoint
+from ..models import MultiModalVAE
+from ..train import load_run, read_log, write_atomically
+from .recipe import Recipe
+from .table import MODELS
+
+FOLDER = Path(__file__).parent / "published"
+COMMAND = "python -m mmvae.experiment publish"
+KEYS = ("settings", "data", "test_data", "versions", "machine", "seconds", "log", "n", "heldout", "probes",
+        "parameters", "behaviour", "measured", "bytes", "sha256")
+RECIPES = {name: (name, {}) for name in MODELS} | {  # name: its model, and what its settings change
+    f"{name}-cross": (name, {"cross": 1.0, "iterations": 15_000}) for name in ("mumo", "poe-v2")}
+TOLERANCE = 0.5  # nats per pair: how far a held-out number may move on another CPU, with other versions
+LOG_ROWS = 100
+
+
+def info(name: str) -> dict:
+    """The record of a published model: NAME.json, keys as at the top of this file.
+
+    Raises ValueError for an unknown name or a damaged record, FileNotFoundError for one that is not there.
+    """
+    if name not in RECIPES:
+        raise ValueError(f'name: found "{name}", expected one of {", ".join(RECIPES)}')
+    path = _existing(FOLDER / f"{name}.json")
+    try:
+        record = json.loads(path.read_bytes())
+        missing = [key for key in KEYS if key not in record]
+        if missing:
+            raise ValueError(f"{', '.join(missing)} missing")
+        recipe = Recipe(**record["settings"])
+    except (ValueError, TypeError) as e:
+        raise ValueError(f"{path}: found a damaged record ({e}), expected what `{COMMAND} {name}` writes") from e
+    if name != (found := named(recipe)):
+        raise ValueError(f'{path}: found the record of "{found}", expected that of "{name}"')
+    return record
+
+
+def named(recipe: Recipe) -> str:
+    """The name of a published model of this recipe."""
+    return recipe.model + ("-cross" if recipe.cross else "")
+
+
+def load(name: str | Path, model: MultiModalVAE | None = None, device: str | torch.device | None = None) -> MultiModalVAE:
+    """A trained model, in eval mode: a published one by its name, or that of a run by its folder.
+
+    name: a key of `RECIPES`, of `mmvae.MODELS` or with "-cross" after it: its weights' SHA-256, names and shapes are checked,
+    they become float32, and one line says what it is. Or the folder of a run of `mmvae.fit`, with a model that was built as
+    the run's was; one of the book's models, trained by a recipe, is built from it. Nothing is unpickled. device: default the
+    CPU, or where the model that is handed over is.
+    Raises FileNotFoundError or ValueError naming the file, what was found and what was expected.
+    """
+    if model is None and name in RECIPES:
+        return _published(name).to(device or "cpu").eval()
+    if not Path(name).is_dir():
+        raise ValueError(f'name: found "{name}", expected one of {", ".join(RECIPES)}, or the folder of a run of mmvae.fit')
+    if model is None:
+        try:
+            model = Recipe.of(checkpoint.settings_of(Path(name))).build()
+        except ValueError as e:
+            raise ValueError(f"{name}: {e}; hand over a model that is built as the run's was: mmvae.load({str(name)!r}, "
+                             "model)") from e
+    model = load_run(name, model)
+    return model if device is None else model.to(device)
+
+
+def _published(name: str) -> MultiModalVAE:
+    record = info(name)
+    path = _existing(FOLDER / f"{name}.safetensors")
+    content = path.read_bytes()
+    found, expected = hashlib.sha256(content).hexdigest(), record["sha256"]
+    if found != expected:
+        raise ValueError(f"{path}: truncated or replaced: found {len(content):,} bytes with SHA-256 {found}, "
+                         f"expected {record['bytes']:,} bytes with {expected}, as {name}.json says")
+    try:
+        tensors = from_bytes(content)
+    except SafetensorError as e:
+        raise ValueError(f"{path}: not a safetensors file ({e})") from e
+    recipe = Recipe(**record["settings"])
+    model = recipe.build()
+    theirs, ours = ({k: tuple(v.shape) for k, v in weights.items()} for weights in (tensors, model.state_dict()))
+    wrong = [f"{k}: found {theirs.get(k, 'none')}, expected {ours.get(k, 'none')}"
+             for k in ours | theirs if ours.get(k) != theirs.get(k)]
+    if wrong:
+        raise ValueError(f"{path}: weights of other networks than this version's; {len(wrong)} differ, among them "
+                         f"{'; '.join(wrong[:3])}")
+    model.load_state_dict({k: v.float() for k, v in tensors.items()})
+    print(f"{name}: published, {recipe.size}x{recipe.size}, {recipe.iterations:,} iterations, seed {recipe.seed}; "
+          f"held-out ELBO {{I,T}} {record['heldout']['I+T.elbo']:,.1f} nats")  # as wide as a page of the book
+    return model
+
+
+def publish(run_dir: str | Path, train, test, n: int = 4096, folder: str | Path | None = None) -> dict:
+    """Write the two files of a finished run of a recipe into `folder` (default: the package's); the record.
+
+    train, test: the `Pairs` of both splits. The numbers are those of the weights after rounding to half precision, on n
+    pairs. The weights are written first: whatever stops this in between leaves a hash that does not match, never a wrong
+    model that loads. Raises ValueError for an unfinished run, one on other data than `train`, or weights that half precision cannot hold.
+    """
+    from . import prints
+    from .measure import numbers  # needs scikit-learn; a reader who loads does not wait for it
+    run_dir, folder = Path(run_dir), Path(folder or FOLDER)
+    record, log = checkpoint.settings_of(run_dir), read_log(run_dir)
+    recipe = Recipe.of(record)
+    if log["iteration"][-1] != recipe.iterations:
+        raise ValueError(f"{run_dir}: found {log['iteration'][-1]:.0f} iterations, expected {recipe.iterations}")
+    if record["data"] != train.fingerprint:
+        raise ValueError(f"{run_dir}: found a run on data {record['data'][:12]}, expected {train.fingerprint[:12]}")
+    model = load_run(run_dir, recipe.build())
+    half = {k: v.half() for k, v in model.state_dict().items()}
+    if wrong := [k for k, v in half.items() if not v.isfinite().all()]:
+        raise ValueError(f"{run_dir}: found weights in {', '.join(wrong)} that half precision cannot hold")
+    model.load_state_dict({k: v.float() for k, v in half.items()})
+    content = to_bytes(half)
+    record = recipe.head(record) | {
+        "test_data": test.fingerprint, "seconds": float(log["seconds"][-1]), "log": _thin(log),
+        **numbers(model, train, test, recipe.weight, n), "measured": prints.measuring(("heldout", "probes")),
+        "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    name = named(recipe)
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(f".{name}.*.tmp"):  # of one that was killed while it wrote
+        leftover.unlink()
+    write_atomically(folder / f"{name}.safetensors", content)
+    write_atomically(folder / f"{name}.json", text_of(record).encode())
+    return record
+
+
+def text_of(record: dict) -> str:
+    """A record as its file has it: a line a list."""
+    return re.sub(r"\[[^\[\]]*\]", lambda row: " ".join(row[0].split()), json.dumps(record, indent=1)) + "\n"
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; `{COMMAND} {path.stem}` trains and writes it")
+    return path
+
+
+def _thin(log: dict[str, np.ndarray]) -> dict[str, list[float]]:
+    """A log in at most 100 rows: "iteration" and "seconds" at the end of each, the other columns its mean."""
+    steps = np.diff(log["iteration"], prepend=0)  # what each row is the mean of
+    parts = np.array_split(np.arange(len(steps)), min(LOG_ROWS, len(steps)))
+    thin = {k: [float(v[part[-1]]) if k in ("iteration", "seconds") else np.average(v[part], weights=steps[part])
+                for part in parts] for k, v in log.items()}
+    return {k: [round(value, 3) for value in v] for k, v in thin.items()}
+
+
+def main(argv: list[str] | None = None):
+    from .profiles import PROFILES, profile  # they load from here; only this command turns round and trains by them
+    parser = argparse.ArgumentParser(prog=COMMAND, description="Train, measure and write the published models.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECIPES)} (default: all)")
+    parser.add_argument("--profile", default="cpu", choices=PROFILES, help="whose settings to train by")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of a model; one is the most efficient")
+    parser.add_argument("--jobs", type=int, default=1, help="models that train side by side")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="the folder to write (default: the package's)")
+    args = parser.parse_args(argv)
+    names = args.names or list(RECIPES)
+    if unknown := [name for name in names if name not in RECIPES]:
+        parser.error(f"NAME: found {', '.join(unknown)}, expected some of {', '.join(RECIPES)}")
+    try:
+        recipe = replace(profile(args.profile), published=False)
+    except RuntimeError as e:  # no GPU for "gpu"
+        parser.error(str(e))
+    if args.jobs > 1 and len(names) > 1:
+        return _side_by_side(names, args)
+    torch.set_num_threads(args.threads)
+    on_cpu = replace(recipe, device="cpu")  # the numbers are the CPU's, so that everybody can repeat them
+    for name in names:
+        model, changes = RECIPES[name]
+        recipe.train(model, **changes)  # goes on where it was stopped
+        record = publish(recipe.run_dir(model, **changes), on_cpu.pairs("train"), on_cpu.pairs("test"), folder=args.out)
+        print(f"{name}: {record['bytes'] / 1e6:.1f} MB after {record['seconds']:,.0f} s of training; "
+              f"held-out ELBO of {{I,T}} {record['heldout']['I+T.elbo']:,.1f} nats per pair")
+
+
+def _side_by_side(names: list[str], args: argparse.Namespace):
+    """One process a model, `args.jobs` at a time; one that fails stops no other. None outlives the command."""
+    command = [sys.executable, "-m", "mmvae.experiment", "publish", "--profile", args.profile,
+               "--threads", str(args.threads), "--out", str(args.out)]
+    waiting, running, failed = list(names), {}, []
+    word = "stopped; the same command goes on from the last checkpoints"
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(word))
+    try:
+        while waiting or running:
+            for row in range(args.jobs):  # each progress bar has a line of its own
+                if row in running and running[row][1].poll() is not None:
+                    name, process = running.pop(row)
+                    failed += [name] if process.returncode else []
+                if row not in running and waiting:
+                    name, environment = waiting.pop(0), os.environ | {"TQDM_POSITION": str(row)}
+                    running[row] = name, subprocess.Popen([*command, name], env=environment)
+            time.sleep(0.1)
+    finally:
+        for _, process in running.values():
+            process.terminate()
+            process.wait()
+        signal.signal(signal.SIGTERM, before)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}; the same command goes on where they stopped")

@@ -1,0 +1,173 @@
+"""The experiment's data file, and `Grid`: pictures over the factors that made them, checked.
+
+A pair shares identity and azimuth of the pose; the elevation belongs to I alone, the light to T alone. Nothing is stored
+twice: I is a grid over (identity, azimuth, elevation), T over (identity, azimuth, light), and a pair is one cell of each.
+"""
+import os
+import pathlib
+import tempfile
+import time
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from . import renderer
+from .renderer import AZIMUTHS, ELEVATIONS, GENERATOR_VERSION, LIGHTS, SEED, check, clouds
+
+FACTORS = ("identity", "azimuth", "elevation", "light")
+AXES = {"I": ("identity", "azimuth", "elevation"), "T": ("identity", "azimuth", "light")}
+HOME = {"elevation": "I", "light": "T", "azimuth": "S"}  # the block that should hold each factor in degrees
+
+
+class Grid:
+    """Pictures of two modalities over the factors that made them: Grid(I, T, identity=..., azimuth=..., elevation=...,
+    light=...), or factors of any other names, Grid(I, T, digit=..., angle=..., ink=..., paper=...).
+
+    I, T: arrays or tensors with a dimension for each of the modality's factors, then (H, H): bytes, or floats in [0, 1],
+    which become 256 greys. factors: {name: (n,)}, whole numbers (a kind) or floats (a quantity, in `unit`). The last but
+    one belongs to I alone, the last to T alone, all before to both; axes, {"I": names, "T": names}, says so if it is
+    otherwise. The first is whole numbers, and what is held out: its last `test_identities` values are the test split.
+
+    Raises TypeError for what is neither tensor nor array, ValueError, in a sentence, for bytes and floats of another range,
+    lengths that do not fit the pictures, and more values held out than there are.
+    """
+
+    def __init__(self, I: Tensor, T: Tensor, *, axes: dict[str, tuple[str, ...]] | None = None,  # noqa: E741
+                 test_identities: int = 10, unit: str = "degrees", **factors: Tensor):
+        names = FACTORS if set(factors) == set(FACTORS) else tuple(factors)
+        if axes is None and len(names) < 3:
+            raise ValueError(f"factors: found {names}, expected at least three: what both share, I's own, T's own")
+        self.axes = axes = {m: tuple(of) for m, of in (axes or {"I": names[:-1], "T": (*names[:-2], names[-1])}).items()}
+        self.test_identities, self.unit = test_identities, unit
+        if set(axes) != {"I", "T"} or axes["I"][:1] != axes["T"][:1] or set(axes["I"] + axes["T"]) != set(names):
+            raise ValueError(f'axes: found {axes}, expected {{"I": names, "T": names}} of {names}, the same first in both')
+        for name in self.factors:
+            setattr(self, name, _values(name, factors[name], kind=name == self.first))
+        for m, images in (("I", I), ("T", T)):
+            setattr(self, m, _as_uint8(images, m))
+            found, lengths = tuple(getattr(self, m).shape), tuple(len(getattr(self, f)) for f in axes[m])
+            if found[:-2] != lengths or found[-1] != found[-2]:
+                raise ValueError(f"{m}: found shape {found}, expected {lengths} + (H, H), the lengths of "
+                                 f"{', '.join(axes[m])}")
+        n = len(getattr(self, self.first))
+        if isinstance(test_identities, bool) or not isinstance(test_identities, int) or not 0 <= test_identities <= n:
+            raise ValueError(f"test_identities: found {test_identities}, expected 0 to {n}, as many as there are of "
+                             f"{self.first}")
+        if not isinstance(unit, str) or not unit:
+            raise ValueError(f'unit: found {unit!r}, expected a word such as "degrees", or "index"')
+
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """Their names: I's, then T's own."""
+        return tuple(dict.fromkeys(self.axes["I"] + self.axes["T"]))
+
+    @property
+    def first(self) -> str:
+        """The name of the factor that is held out."""
+        return self.axes["I"][0]
+
+
+def _values(name: str, values, kind: bool) -> Tensor:
+    """A factor's values, int64 or float32 (n,). kind: whole numbers, each once."""
+    values = _tensor(name, values)
+    if values.dim() != 1 or not len(values) or values.dtype == torch.bool or values.is_complex():
+        raise ValueError(f"{name}: found {values.dtype} of shape {tuple(values.shape)}, expected numbers of shape (n,)")
+    if kind and values.is_floating_point():
+        raise ValueError(f"{name}: found {values.dtype}, expected whole numbers, since it is held out by its values")
+    if kind and len(values.unique()) < len(values):
+        raise ValueError(f"{name}: found some values twice, expected each once, so that no split has what another has")
+    if not values.isfinite().all():
+        raise ValueError(f"{name}: found NaN or infinite values, expected finite ones")
+    return values.float() if values.is_floating_point() else values.long()
+
+
+def _tensor(name: str, values) -> Tensor:
+    if not isinstance(values, Tensor | np.ndarray):
+        raise TypeError(f"{name}: found {type(values).__name__}, expected a tensor or an array")
+    return torch.as_tensor(values)
+
+
+def _as_uint8(images: np.ndarray | Tensor, where: str) -> Tensor:
+    """uint8 as it is; float in [0, 1] to 256 grey levels."""
+    images = _tensor(where, images)
+    if images.dtype == torch.uint8:
+        return images
+    if not images.is_floating_point():
+        raise ValueError(f"{where}: found {images.dtype}, expected uint8, or float in [0, 1]")
+    low, high = images.aminmax() if images.numel() else (0.0, 0.0)
+    if not (low >= 0 and high <= 1):  # written so that NaN fails too
+        raise ValueError(f"{where}: found float values from {low:.4g} to {high:.4g}, expected them within [0, 1]")
+    return (images * 255).round().to(torch.uint8)
+
+
+# ---- the file
+
+def existing(path: str | pathlib.Path) -> pathlib.Path:
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; `python -m mmvae.faces {path.name}` renders one")
+    return path
+
+
+def read_faces(path: str | pathlib.Path) -> Grid:
+    """Read the HDF5 file that `python -m mmvae.faces` writes.
+
+    Raises FileNotFoundError, or ValueError naming the file, the key, what was found and what was expected: not HDF5,
+    truncated, a missing data set, and whatever `Grid` refuses.
+    """
+    path = existing(path)
+    if not h5py.is_hdf5(path):
+        raise ValueError(f"{path}: not an HDF5 file; expected what `python -m mmvae.faces {path}` writes")
+    try:
+        with h5py.File(path) as f:
+            missing = [k for k in ("I", "T", *FACTORS) if k not in f]
+            if missing:
+                raise ValueError(f"{path}: data sets {missing} are missing; found {sorted(f)}")
+            arrays = {k: f[k][:] for k in ("I", "T", *FACTORS)}
+            test = int(f.attrs.get("test_identities", 10))
+    except OSError as e:
+        raise ValueError(f"{path}: truncated or damaged HDF5 file ({e})") from e
+    try:
+        return Grid(**arrays | {k: arrays[k].astype(np.float32) for k in FACTORS[1:]}, test_identities=test)
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}") from e
+
+
+def write(path, identities=50, test_identities=10, size=64, seed=SEED, progress=True):
+    """Render the experiment's grid into an HDF5 file.
+
+    "I" (N, 21, 11, size, size) uint8 over [identity, azimuth, elevation], the light at 0; "T" likewise over
+    [identity, azimuth, light], the elevation at 0; N = identities + test_identities, the last are the test
+    split. The axes are dimension scales, in degrees. The file appears under its name only when complete.
+    """
+    check(identities=identities, test_identities=test_identities, size=size, seed=seed)
+    path, count, start = pathlib.Path(path), identities + test_identities, time.process_time()
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path: expected a folder that exists, found none at {path.parent}")
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".part")
+    os.close(handle)
+    try:
+        with h5py.File(part, "w") as file:
+            axes = dict(identity=np.arange(count), azimuth=AZIMUTHS, elevation=ELEVATIONS, light=LIGHTS)
+            for name, values in axes.items():
+                file.create_dataset(name, data=values).make_scale(name)
+            for name, axis in (("I", "elevation"), ("T", "light")):
+                shape = (count, len(AZIMUTHS), len(axes[axis]), size, size)
+                data = file.create_dataset(name, shape, "uint8", chunks=(1, 1, *shape[2:]),
+                                           compression="gzip", compression_opts=2, shuffle=True)
+                for dim, label in zip(data.dims, ("identity", "azimuth", axis, "row", "column")):
+                    dim.label = label
+                    if label in axes:
+                        dim.attach_scale(file[label])
+            for k in tqdm(range(count), "rendering heads", disable=not progress):
+                file["I"][k], file["T"][k] = renderer.grid(*clouds(k, seed, size), size)
+            file.attrs.update(format="mmvae-faces", generator_version=GENERATOR_VERSION, seed=seed, size=size,
+                              identities=identities, test_identities=test_identities,
+                              cpu_seconds=time.process_time() - start)
+        os.chmod(part, 0o644)  # mkstemp's files are for their owner alone
+        os.replace(part, path)
+    finally:
+        pathlib.Path(part).unlink(missing_ok=True)

@@ -1,0 +1,62 @@
+// The static page's side of a widget: no kernel, no Jupyter, no third party. book/stage.py puts it in front of the modules
+// (globalThis.mmvae = {kind: module}) and the style sheet, in one file, and writes what the modules ask for beside it.
+(() => {
+  const here = document.currentScript.src.replace(/[^/]*$/, ""), waiting = {};
+
+  // An asset is a script that calls this: scripts load from file:// too, where fetch may not.
+  globalThis.mmvaeAsset = (name, text) => waiting[name](Uint8Array.from(atob(text), (c) => c.charCodeAt(0)));
+
+  const asset = (name) => new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    waiting[name] = resolve;
+    script.src = `${here}${name}.js`;
+    script.onload = () => script.remove();
+    script.onerror = () => { script.remove(); reject(Error(`${name}.js could not be loaded`)); };
+    document.head.append(script);
+  });
+  const loaded = {};
+
+  class Model {  // of what anywidget's model does, what the modules use
+    listeners = {};
+    unattended = true;  // no kernel answers
+    constructor(state) { this.state = state; }
+    get(name) { return this.state[name]; }
+    set(name, value) {
+      if (JSON.stringify(this.state[name]) === JSON.stringify(value)) return;
+      this.state[name] = value;
+      this.fire(`change:${name}`);
+    }
+    save_changes() {}
+    on(event, listener) { (this.listeners[event] ??= []).push(listener); }
+    fire(event, ...values) { for (const listener of this.listeners[event] ?? []) listener(...values); }
+    async send({ need }) {
+      try {
+        const bytes = await (loaded[need] ??= asset(need));
+        this.fire("msg:custom", { asset: need }, [new DataView(bytes.buffer)]);
+      } catch (error) {
+        delete loaded[need];
+        this.fire("msg:custom", { asset: need, error: error.message });
+      }
+    }
+  }
+
+  async function start(widget) {
+    const { kind, state, still } = JSON.parse(widget.querySelector("script[type='application/json']").textContent);
+    if (still) { widget.dataset.kept = ""; widget.classList.add("alive"); return; }  // nothing but its picture, which says why
+    const model = new Model(state), el = widget.appendChild(document.createElement("div"));
+    try {
+      await globalThis.mmvae[kind].render({ model, el });
+      widget.classList.add("alive");
+    } catch (error) {
+      console.error(error);
+      el.innerHTML = '<p class="mmvae-failed" role="alert"></p>';
+      el.firstChild.textContent = `The sliders did not start (${error.message}); the still picture shows the same.`;
+    }
+  }
+
+  const near = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) if (isIntersecting) { near.unobserve(target); start(target); }
+  }, { rootMargin: "600px" });
+  const begin = () => document.querySelectorAll(".mmvae-widget").forEach((widget) => near.observe(widget));
+  if (document.readyState === "loading") addEventListener("DOMContentLoaded", begin); else begin();
+})();
