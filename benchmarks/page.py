@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "book"))
 from check import CHROMIUM, HEADLESS  # noqa: E402
 
-WATCH = """new MutationObserver(() => { if (!window.aliveAt && document.querySelector(".mmvae-widget.alive canvas[data-made]"))
+WATCH = """new MutationObserver(() => { if (!window.aliveAt && document.querySelector(".mmvae-widget.alive [data-made]"))
     window.aliveAt = performance.now() }).observe(document, { subtree: true, attributes: true, childList: true })"""
 BEGIN = """[...document.querySelectorAll(".mmvae-widget")].find((w) => w.textContent.includes('"kind": "explorer"'))
     .scrollIntoView()"""

@@ -3,8 +3,8 @@
 The core is read in an hour, top to bottom, each file importing only from those above it: gaussian, likelihoods, nets, models,
 data, train. Beside it stand observed (what is refused, what is missing), together (networks of several modalities), items and
 lazy (Datasets), files, checkpoint, behaviour and distributed (what a run leaves, and how several processes share one). Four
-rooms stand on it, each importing from the core and from those before it: faces (the experiment's heads), evaluate (how a model
-is judged), show (what a reader sees), experiment (the book's models, profiles, published weights and results). A name in
+rooms stand on it, each importing from the core and from those before it: faces (the experiment's heads), evaluate (how a
+model is judged), show (what a reader sees), experiment (the book's models, profiles, published weights, results). A name in
 brackets, [eq-poe-gaussian], is an equation of the book: book/equations.md has its function and its test.
 """
 from importlib import import_module

@@ -155,8 +155,8 @@ def refuse_other(run_dir: Path, run: dict, now: dict[str, list[float]]):
     if changed := difference(found, run):
         raise ValueError(f"{run_dir}: holds a run with other settings, model or data ({changed})")
     if wrong := behaviour.moved(found["behaviour"], now):
-        raise ValueError(f"{run_dir}: holds a run of code that computed something else ({'; '.join(wrong[:3])}); train anew in "
-                         "another folder")
+        raise ValueError(f"{run_dir}: holds a run of code that computed something else ({'; '.join(wrong[:3])}); "
+                         "train anew in another folder")
 
 
 def state_of(model: nn.Module, optimiser: torch.optim.Optimizer, generator: torch.Generator) -> dict[str, Tensor]:
@@ -207,7 +207,7 @@ def lock(run_dir: Path):
 
 
 def difference(found: dict, asked: dict) -> str:
-    """What differs between two runs, {"settings": {...}, "model": {...}, "data": fingerprint}: "batch: found 8, asked for 9"."""
+    """What differs between two runs, {"settings": {}, "model": {}, "data": fingerprint}: "batch: found 8, asked for 9"."""
     return changes(*(run.get("settings", {}) | run.get("model", {}) | {"data": run.get("data", "")[:12]}
                      for run in (found, asked)))
 

@@ -48,7 +48,7 @@ class Rows:
                                  else f'floating point or int64; for pictures in bytes say images=("{m}",)'))
             rows = value if m not in self.present else value[self.present[m]]
             if value.is_floating_point() and not rows.isfinite().all():
-                raise ValueError(f'x["{m}"]: found NaN or infinite values, expected finite ones, or present["{m}"] False there')
+                raise ValueError(f'x["{m}"]: found NaN or infinite values, expected finite ones, or present["{m}"] False')
 
     def _check_present(self, n: int):
         for m, mask in self.present.items():
@@ -61,9 +61,9 @@ class Rows:
 
     @classmethod
     def of(cls, dataset: Dataset, progress: bool = True, **arguments) -> "Rows":
-        """Every row of a map-style `Dataset`, read now; `LazyRows` reads them when they are drawn. Its items are {modality:
-        value}, or ({modality: value}, {factor: value}), of tensors, arrays or numbers; a modality that is absent, or None, was
-        not observed in that row. arguments: of `Rows`. Raises TypeError or ValueError, naming the item, for others.
+        """Every row of a map-style `Dataset`, read now; `mmvae.lazy.LazyRows` reads them when they are drawn. Its items are
+        {modality: value}, or ({modality: value}, {factor: value}), of tensors, arrays or numbers; a modality that is absent,
+        or None, was not observed in that row. Raises TypeError or ValueError, naming the item, for others.
         """
         items = [item(dataset, i) for i in tqdm(range(length(dataset)), "reading the dataset", disable=not progress)]
         return cls(*collate(items), **arguments)

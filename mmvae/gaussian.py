@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 noise = torch.randn_like  # eps ~ N(0, 1), shaped as its argument; distributed.py deals one draw out to its processes
@@ -16,7 +17,8 @@ BOUND = 15.0  # within it a log-variance is taken as it is: trained models stay 
 
 def bounded(logvar: Tensor) -> Tensor:
     """The identity within +-15, logarithmic beyond: finite for any finite input, and never without a slope."""
-    return logvar.clamp(-BOUND, BOUND) + logvar.sign() * (logvar.abs() - BOUND).clamp(min=0).log1p()
+    beyond = F.softshrink(logvar, BOUND)  # 0 within
+    return logvar - beyond + beyond.asinh()
 
 
 def draw(like: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -23,7 +23,8 @@ def item(dataset: Dataset, i: int) -> tuple[dict, dict]:
     if not isinstance(x, dict) or not x:
         raise TypeError(f"dataset[{i}]: found {type(item).__name__}, expected {{modality: value}}, or that and "
                         "{factor: value}")
-    return ({m: torch.as_tensor(v) for m, v in x.items() if v is not None}, {f: torch.as_tensor(v) for f, v in factors.items()})
+    x = {m: torch.as_tensor(v) for m, v in x.items() if v is not None}
+    return x, {f: torch.as_tensor(v) for f, v in factors.items()}
 
 
 def collate(items: list[tuple[dict, dict]], example: dict[str, Tensor] | None = None) -> tuple[dict, dict, dict]:

@@ -43,7 +43,7 @@ class Bernoulli(nn.Module):
     def log_prob(self, output: Tensor, x: Tensor) -> Tensor:
         """sum over pixels of x log s(output) + (1 - x) log(1 - s(output)): (B,), nats [eq-vae-bernoulli]."""
         _same_shape(output, x)
-        return _rows(-F.binary_cross_entropy_with_logits(output, x, reduction="none"))
+        return -_rows(F.binary_cross_entropy_with_logits(output, x, reduction="none"))
 
     def mean(self, output: Tensor) -> Tensor:
         return output.sigmoid()
@@ -109,8 +109,8 @@ class Laplace(_Scaled):
 
 
 class NegativeBinomial(_Scaled):
-    """Counts, as floating point, with more spread than a Poisson's; output: o, of x's shape, whose softplus is the mean. scale:
-    the dispersion r, by which the variance is mean + mean^2 / r; one for the whole modality; None: learnt."""
+    """Counts, as floating point, with more spread than a Poisson's; output: o, of x's shape, whose softplus is the mean.
+    scale: the dispersion r, by which the variance is mean + mean^2 / r; one for the whole modality; None: learnt."""
 
     def mean(self, output: Tensor) -> Tensor:
         return F.softplus(output)

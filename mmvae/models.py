@@ -82,8 +82,8 @@ class MultiModalVAE(nn.Module):
 
     def terms(self, x: Data, weight: float | dict[str, float] = 1.0, present: dict[str, Tensor] | None = None,
               subsets: Sequence[Subset] = (), cross: float | None = None, check: bool = True) -> dict[str, Tensor]:
-        """Every term of the loss, per row: each value is (B,), nats. See `loss` for names and arguments. subsets: whose ELBOs to
-        sum instead of `self.subsets`."""
+        """Every term of the loss, per row: each value is (B,), nats. See `loss` for names and arguments. subsets: whose ELBOs
+        to sum instead of `self.subsets`."""
         x, masks = self.check(x, present, values=check)
         cases = observed.cases(self, x, masks, subsets or self.subsets)
         single = [] if cross is None else [(m,) for m in x]

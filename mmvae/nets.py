@@ -41,7 +41,7 @@ class Modality:
 
 
 def images(size: int | tuple[int, int], channels: int = 1, private: int = 0, likelihood: object = None) -> Modality:
-    """Pictures: float (B, channels, H, W), in [0, 1] for the default likelihood, Bernoulli. size: pixels a side, or (H, W)."""
+    """Pictures: float (B, channels, H, W), in [0, 1] with the default, Bernoulli. size: pixels a side, or (H, W)."""
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width, channels) < 1:
         raise ValueError(f"images: found size {size} with {channels} channels, expected at least 1 of each")
@@ -71,8 +71,8 @@ def categories(classes: int, private: int = 0, length: int | None = None) -> Mod
 
 
 def _initialise(net: nn.Module):
-    """Weights of variance 2 / fan-in, biases zero: He et al. (2015). By PyTorch's default, six times smaller, little of z would
-    reach the image, and the first thousand iterations would go into turning it up."""
+    """Weights of variance 2 / fan-in, biases zero: He et al. (2015). By PyTorch's default, six times smaller, little of z
+    would reach the image, and the first thousand iterations would go into turning it up."""
     for layer in net.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -92,8 +92,8 @@ class Heads(nn.Module):
 
 
 class ImageEncoder(Heads):
-    """Pictures (B, C, H, W) -> (B, outputs). Several of one size are read as the channels of one. What is beyond the last whole
-    patch is filled up with grey."""
+    """Pictures (B, C, H, W) -> (B, outputs). Several of one size are read as the channels of one. What is beyond the last
+    whole patch is filled up with grey."""
 
     def __init__(self, outputs: int, channels: int = 1, size: int | tuple[int, int] = 64, width: int = WIDTH):
         super().__init__()
@@ -162,8 +162,8 @@ class VectorDecoder(nn.Module):
 
 
 class ImageDecoder(VectorDecoder):
-    """z (B, latent) -> logits of a picture, or its means, (B, channels, H, W). The last layer adds up `width` images that it has
-    learnt, so it has few ways of telling one training face from the next, and the faces in between stay faces."""
+    """z (B, latent) -> logits of a picture, or its means, (B, channels, H, W). The last layer adds up `width` images that it
+    has learnt, so it has few ways of telling one training face from the next, and the faces in between stay faces."""
 
     def __init__(self, latent: int, channels: int = 1, size: int | tuple[int, int] = 64, width: int = NARROW):
         super().__init__(latent, (channels, size, size) if isinstance(size, int) else (channels, *size), width)

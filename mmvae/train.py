@@ -29,8 +29,8 @@ BETAS = 0.9, 0.98  # of Adam: with a hot rate, a second moment that remembers 50
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that a run is a function of, beside the model, the data, the device and the versions. Raises ValueError for a
-    number that is not positive where it must be."""
+    """Everything that a run is a function of, beside the model, the data, the device and the versions. Raises ValueError for
+    a number that is not positive where it must be."""
     iterations: int = 80_000
     batch: int = 64
     learning_rate: float = 5e-3  # hot for Adam: warm-up and clipping make it safe, the decay makes it end well
@@ -40,7 +40,7 @@ class Settings:
     weight: float | dict[str, float] = 1.0  # of the likelihood, or of each modality's; 1: the ELBO itself
     cross: float = 0.0  # of the cross-reconstruction, beside the likelihood's weight; 0: the book's loss
     cross_until: int | None = None  # iterations that it is added for; None: all of them
-    seed: int = 0  # of the batches and of the noise
+    seed: int = 0  # of the batches; first weights and noise are PyTorch's own, as torch.manual_seed leaves it
     log_every: int = 100  # iterations; losses are read from the device only then
     checkpoint_every: int = 1000  # iterations
 
@@ -72,8 +72,8 @@ def optimiser_of(model: torch.nn.Module, settings: Settings) -> torch.optim.Opti
 
 def update(model: MultiModalVAE, optimiser: torch.optim.Optimizer, x: dict[str, Tensor], settings: Settings,
            iteration: int, present: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """One iteration on the rows x, {modality: (B, ...)}: the terms of the loss before it, nats a row. They stay on the device,
-    and nothing in here waits for it: the values of x are not looked at."""
+    """One iteration on the rows x, {modality: (B, ...)}: the terms of the loss before it, nats a row. They stay on the
+    device, and nothing in here waits for it: the values of x are not looked at."""
     group = optimiser.param_groups[0]
     optimiser.zero_grad()
     terms = model.loss(x, settings.weight, present, settings.cross_at(iteration), check=False)
@@ -113,7 +113,6 @@ def fit(model: MultiModalVAE, rows: Rows, run_dir: str | Path, settings: Setting
     torch.backends.cudnn.deterministic = True  # else its convolutions may add up in any order
     with checkpoint.lock(run_dir) if distributed.rank() == 0 else nullcontext(), distributed.together(), \
             torch.random.fork_rng(distributed.gpus(rows.device)):
-        torch.manual_seed(settings.seed)
         return _train(model, settings, rows, run_dir, part, progress and distributed.rank() == 0, compile, recipe)
 
 

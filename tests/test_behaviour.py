@@ -13,7 +13,7 @@ import torch
 
 import mmvae
 from mmvae import behaviour, train
-from mmvae.experiment import prints, results
+from mmvae.experiment import measure, prints, results
 from mmvae.experiment.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,7 +49,8 @@ def test_a_rename_and_a_comment_leave_every_stored_run_valid(tmp_path):
 def test_another_coefficient_of_the_kl_makes_invalid_what_depends_on_it_and_nothing_else(tmp_path):
     runs = {"runs vanilla-main-plain", "runs poe-v2-base-plain", "runs mumo-cross-warm-up", "runs wg-v1-main-plain"}
     looked = {"published vanilla", *(f"measured {k}" for k in ("heldout", "effects", "mig", "experts", "cross", "coherence"))}
-    found = stale(tmp_path, ",".join(runs | looked), ("gaussian.py", r"return 0\.5 (\* \(self\.mu\.square\(\))", r"return 0.51 \1"))
+    change = "gaussian.py", r"return 0\.5 (\* \(self\.mu\.square\(\))", r"return 0.51 \1"
+    found = stale(tmp_path, ",".join(runs | looked), change)
     assert set(found) == runs | {"published vanilla", "measured heldout", "measured effects"}  # "kl" is among the effects
     for name in runs | {"measured heldout"}:
         assert any(re.fullmatch(r"[IT+]+\.kl\.[ISTZ]: found [\d.]+, now [\d.]+", number) for number in found[name]), name
@@ -98,4 +99,4 @@ def test_a_model_of_one_s_own_has_a_print_and_stays_as_it_is():
 def test_every_run_has_a_stored_print():
     stored = results.read()["behaviour"]
     assert {Recipe(**run["settings"]).key for run in results.read()["runs"]} == set(stored["train"])
-    assert set(stored["measure"]) == set(prints.MEASURES)
+    assert set(stored["measure"]) == set(measure.MEASURES)

@@ -11,14 +11,25 @@ import torch
 from PIL import Image
 from torch import distributions as D
 
-from mmvae import Gaussian, MODELS, explorables, product_of_experts, widgets
-from mmvae.explorables import DRAWS, EVERY, PRESETS, START, WIDTHS, combine, density, rate_distortion, rates
 import browser
-from tiny import pairs
+from mmvae import Gaussian, MODELS, MultiModalVAE, categories, images, product_of_experts
+from mmvae.experiment.explorables import faces
+from mmvae.likelihoods import Normal
+from mmvae.show import explorables, widgets
+from mmvae.show.explorables import DRAWS, EVERY, PRESETS, PRIOR, START, WIDTHS, combine, density, rate_distortion, rates
+from mmvae.faces import Grid, Pairs
 
 torch.set_num_threads(1)
 
-VALUES = [START, *PRESETS.values(), {"I": [2.0, 0.3], "T": [-2.5, 2.0], "p": [1.0, 0.6]}]
+
+def pairs():
+    """Random pictures on a tiny grid: 2 people, 4 azimuths, 6 elevations, 5 lights; none held out."""
+    g = torch.Generator().manual_seed(0)
+    images = {m: torch.randint(0, 256, (2, 4, n, 16, 16), generator=g, dtype=torch.uint8) for m, n in (("I", 6), ("T", 5))}
+    angles = dict(azimuth=torch.arange(4.0), elevation=torch.arange(6.0), light=torch.arange(5.0))
+    return Pairs(Grid(**images, **angles, identity=torch.arange(2), test_identities=0))
+
+VALUES = [*({"I": a, "T": b, "p": PRIOR} for a, b in (START, *PRESETS.values())), {"I": [2.0, 0.3], "T": [-2.5, 2.0], "p": [1.0, 0.6]}]
 Z = torch.linspace(-30, 30, 240_001, dtype=torch.float64)
 
 
@@ -50,14 +61,14 @@ def test_combinations_are_those_of_curves_multiplied_and_added_on_a_grid(values,
 
 
 def test_a_density_is_that_of_torchs_mixture():
-    weight, mean, sd = torch.tensor(combine(START)["subsets"]["parts"], dtype=torch.float64).T
+    weight, mean, sd = torch.tensor(combine(VALUES[0])["subsets"]["parts"], dtype=torch.float64).T
     mixture = D.MixtureSameFamily(D.Categorical(weight), D.Normal(mean, sd))
-    torch.testing.assert_close(density(combine(START)["subsets"]["parts"], Z), mixture.log_prob(Z).exp())
+    torch.testing.assert_close(density(combine(VALUES[0])["subsets"]["parts"], Z), mixture.log_prob(Z).exp())
 
 
 def test_with_the_standard_prior_the_product_is_the_models():
-    experts = [Gaussian(torch.tensor([[m]]), torch.tensor([[2 * math.log(sd)]])) for m, sd in (START["I"], START["T"])]
-    q, made = product_of_experts(experts), combine(START)["product"]
+    experts = [Gaussian(torch.tensor([[m]]), torch.tensor([[2 * math.log(sd)]])) for m, sd in START]
+    q, made = product_of_experts(experts), combine(VALUES[0])["product"]
     assert (made["mean"], made["sd"]) == pytest.approx((q.mu.item(), q.precision.item() ** -0.5), rel=1e-5)
 
 
@@ -75,7 +86,7 @@ def test_the_sharper_expert_has_the_veto():
 
 @pytest.mark.skipif(not shutil.which("node"), reason="needs node")
 def test_the_page_computes_the_same():
-    code = "".join((widgets.JS / f"{name}.js").read_text() for name in ("common", "explorables"))
+    code = "".join((widgets.JS / f"{name}.js").read_text() for name in ("common", "draw", "explorables"))
     code += f"""const out = {json.dumps(VALUES)}.flatMap((values) => [true, false].map((prior) => {{
       const {{ shares, ...made }} = combine(values, prior), at = (parts) => [-1, 0, 0.7].map((z) => density(parts, z));
       const numbers = from(Object.keys(made), (k) => [...moments(made[k]), ...at(made[k])]);
@@ -97,16 +108,18 @@ def test_the_page_computes_the_same():
 
 # Rate and distortion
 
-class Linear:
+class Linear(MultiModalVAE):
     """One latent, logits linear in it, a posterior that is given: all is known by quadrature."""
-    size = 16
     q = Gaussian(torch.tensor([[0.4], [-1.0]]), torch.tensor([[-2.0], [-1.0]]))
     slope = torch.linspace(-2, 2, 256).view(1, 1, 16, 16)
 
-    def posterior(self, x):
-        return {"Z": self.q}
+    def __init__(self):
+        super().__init__({"I": images(16)}, blocks={"Z": 1})
 
-    def decode(self, z):
+    def posteriors(self, x, subsets):
+        return {s: {"Z": self.q} for s in subsets}
+
+    def decode(self, z, modalities=None):
         return {"I": z["Z"][:, :, None, None] * self.slope + 0.3}
 
 
@@ -161,7 +174,7 @@ def test_at_its_own_width_rate_plus_distortion_is_the_negative_elbo(x):
     m = model("mumo")
     rate, distortion, _, _ = rates(m, x, widths=(1.0,), samples=2000)
     with torch.no_grad():
-        elbo = torch.stack([m.terms(x)["IT.elbo"] for _ in range(300)])
+        elbo = torch.stack([m.terms(x)["I+T.elbo"] for _ in range(300)])
     error = (elbo.std(0) / 300**0.5).max().item()
     torch.testing.assert_close(rate[0] + distortion[0], -elbo.mean(0), atol=5 * error, rtol=0)
 
@@ -181,6 +194,16 @@ def test_of_one_modality_the_other_private_block_is_left_out(x):
     assert rates(m, x, widths=(0.5,), samples=6)[1].shape == distortion[:1].shape
 
 
+def test_of_a_gaussian_likelihood_the_floor_is_its_mode(x):
+    m = MultiModalVAE.__new__(Linear)
+    Linear.__init__(m)
+    like = Normal(0.5)
+    m.likelihoods["I"] = like
+    _, distortion, floor, decoded = rates(m, {"I": x["I"]}, widths=(1.0,), samples=6)
+    torch.testing.assert_close(floor, -like.log_prob(x["I"], x["I"]))
+    assert (distortion > floor).all() and decoded["I"].shape == (1, DRAWS, 2, 1, 16, 16)
+
+
 def test_the_page_has_the_tables_and_finds_the_pictures(x):
     m = model("vanilla")
     widget = rate_distortion(m, x, beta=2.0, samples=6)
@@ -197,7 +220,7 @@ def test_the_page_has_the_tables_and_finds_the_pictures(x):
     for j, modality in enumerate("IT"):
         for k in range(2):
             assert (tile(0, 0, j, k) - x[modality][k, 0]).abs().mean() < 0.08  # WebP is not exact, least of all on noise
-            assert (tile(6, 2, j, k) - decoded[6 * EVERY, 1, j, k]).abs().mean() < 0.08
+            assert (tile(6, 2, j, k) - decoded[modality][6 * EVERY, 1, k, 0]).abs().mean() < 0.08
     assert len({round(tile(w, 1, 0, 0).std().item(), 3) for w in (0, 6, 12)}) == 3
 
 
@@ -209,18 +232,26 @@ def tiles(widget, size):
     return grey.unfold(0, size, size).unfold(1, size, size).flatten(0, 1)
 
 
+def test_of_three_experts_there_are_eight_products():
+    values = {"a": [0.0, 1.0], "b": [1.0, 0.5], "c": [-1.0, 2.0], "p": [0.0, 1.0]}
+    made, widget = combine(values), explorables.experts(values)
+    assert len(made["subsets"]["parts"]) == 8 and len(combine(values, False)["subsets"]["parts"]) == 7
+    assert made["product"]["sd"] ** -2 == pytest.approx(1 + 4 + 0.25 + 1) and set(made["product"]["shares"]) == set("abcp")
+    assert widget.config["presets"] == {} and set(widget.config["colours"]) == {*"abc", "product"}
+
+
 # Faces
 
 def test_the_sheet_has_each_pair_where_the_page_looks_for_it():
     data = pairs()
-    widget = explorables.faces(data)
+    widget = faces(data)
     n = {f: len(words) for f, words in widget.config["factors"].items()}
-    assert n == {"identity": 2, "azimuth": 2, "elevation": 3, "light": 5}
+    assert n == {"identity": 2, "azimuth": 4, "elevation": 6, "light": 5}
     sheet = tiles(widget, 16)
-    for i, a, e, light in ((0, 0, 0, 0), (1, 1, 2, 4), (1, 0, 1, 3)):
+    for i, a, e, light in ((0, 0, 0, 0), (1, 3, 5, 4), (1, 2, 1, 3)):
         cell = i * n["azimuth"] + a
-        x, _ = data.at(i, 2 * a, 2 * e, light)
-        found = {"I": sheet[cell * n["elevation"] + e], "T": sheet[4 * n["elevation"] + cell * n["light"] + light]}
+        x, _ = data.at(i, a, e, light)
+        found = {"I": sheet[cell * n["elevation"] + e], "T": sheet[8 * n["elevation"] + cell * n["light"] + light]}
         assert all((found[m] - x[m][0, 0]).abs().mean() < 0.08 for m in "IT")
 
 
@@ -228,8 +259,8 @@ def test_the_sheet_has_each_pair_where_the_page_looks_for_it():
 
 @pytest.fixture(params=["experts", "rate", "faces"])
 def widget(request, x):
-    made = {"experts": explorables.experts, "rate": lambda: rate_distortion(Linear(), {"I": x["I"]}, samples=6),
-            "faces": lambda: explorables.faces(pairs())}
+    made = {"experts": lambda: explorables.experts(names=("I", "T")), "rate": lambda: rate_distortion(Linear(), {"I": x["I"]}, samples=6),
+            "faces": lambda: faces(pairs())}
     return made[request.param]()
 
 
@@ -273,19 +304,29 @@ def test_a_trait_refuses_what_makes_no_sense(widget):
         assert getattr(widget, name) == before
 
 
+def test_a_kind_of_posterior_or_likelihood_that_has_no_plane_is_refused(x):
+    class Words(Linear):
+        def __init__(self):
+            MultiModalVAE.__init__(self, {"I": categories(4)}, blocks={"Z": 1})
+
+    with pytest.raises(ValueError, match="expected pictures"):
+        rates(Words(), {"I": torch.tensor([1, 2])}, samples=6)
+
+
 def test_bad_arguments_are_named(x):
     one = {"I": x["I"]}
     for call, message in (
             (lambda: explorables.experts({"I": [0, 1]}), "values: found"),
             (lambda: combine({"I": [0, 1], "T": [0, -1], "p": [0, 1]}), r'values\["T"\]'),
-            (lambda: rates(Linear(), {}), "x: found"), (lambda: rates(Linear(), {"I": 2 * x["I"]}), "x: found"),
+            (lambda: rates(Linear(), {}), "x: found"), (lambda: rates(Linear(), {"I": 2 * x["I"]}), r'x\["I"\]: found values'),
             (lambda: rates(Linear(), {"I": x["I"][:0]}), "x: found"),
             (lambda: rates(Linear(), one, samples=7), "samples: found 7"),
             (lambda: rates(Linear(), one, samples=4), "samples: found 4"),
             (lambda: rates(Linear(), one, widths=(1.0, 0.0), samples=6), "widths: found 0.0"),
             (lambda: rate_distortion(Linear(), one, beta=-1.0, samples=6), "beta: found -1.0"),
-            (lambda: rate_distortion(Linear(), {"I": x["I"][..., :8, :8]}), "8 pixels a side"),
-            (lambda: explorables.faces(), "0 Pairs")):
+            (lambda: rate_distortion(Linear(), {"I": x["I"][..., :8, :8]}), r"found shape \(2, 1, 8, 8\)"),
+            (lambda: rate_distortion(Linear(), {"I": x["I"][..., :8]}), "expected grey squares"),
+            (lambda: faces(), "0 Pairs")):
         with pytest.raises(ValueError, match=message):
             call()
 
@@ -296,7 +337,7 @@ def test_bad_arguments_are_named(x):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     x = pairs().fixed(2)[0]
-    made = [explorables.faces(pairs()), explorables.experts(), rate_distortion(MODELS["mumo"](size=16), x)]
+    made = [faces(pairs()), explorables.experts(names=("I", "T")), rate_distortion(MODELS["mumo"](size=16), x)]
     return browser.write(tmp_path_factory.mktemp("page"), *made)
 
 

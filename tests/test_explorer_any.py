@@ -5,7 +5,6 @@ import re
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from browser import browser, in_kernel, needs_chromium, opened, pixels, settled, slide, write
 from mmvae import MuMoVAE, PoEVAE, VanillaVAE, categories, images, vectors
@@ -64,7 +63,8 @@ def posterior(tab, b, dim):
     return np.array([[float(v) for v in re.search(r"posterior (\S+) ± (\S+)", title).groups()] for title in titles])
 
 
-@pytest.mark.parametrize("make", [three, lambda: three(MuMoVAE), lambda: three(single_prior=True), lambda: three(VanillaVAE, latent=4)])
+@pytest.mark.parametrize("make", [three, lambda: three(MuMoVAE), lambda: three(single_prior=True),
+                                  lambda: three(VanillaVAE, latent=4)])
 def test_three_modalities_are_computed_as_torch_does(chromium, tmp_path, make):
     model, x = make()
     widget = widgets.explorer(model, x, classes={"name": LABELS})
@@ -94,7 +94,7 @@ def test_three_modalities_are_computed_as_torch_does(chromium, tmp_path, make):
             for b, dim in model.blocks.items():
                 if dim:
                     expected = torch.stack([q[b].mu[0], q[b].logvar[0].mul(0.5).exp()], 1)
-                    np.testing.assert_allclose(posterior(tab, b, dim), expected, atol=0.03)
+                    np.testing.assert_allclose(posterior(tab, b, dim), expected, atol=0.08, rtol=0.05)  # 8 bits a weight
             for m in gone:
                 tab.check(f"[data-switch={m}]")
             settled(tab)
@@ -115,13 +115,14 @@ def test_colours_numbers_and_curves(chromium, tmp_path):
     widget = widgets.explorer(model, x)
     tab = opened(chromium, write(tmp_path, widget))
     assert np.abs(pixels(tab, "[data-seen=photo]", colour=True) - 255 * x["photo"][0].permute(1, 2, 0).numpy()).max() <= 1
-    z = {b: [0.5 - k for k in range(dim)] for b, dim in model.blocks.items()}
+    z = {b: [0.5 - 0.5 * k for k in range(dim)] for b, dim in model.blocks.items()}
     for b, values in z.items():
         for k, value in enumerate(values):
             slide(tab, f"{b}{k}", value)
     expected = 255 * of_torch(model, z, "photo").permute(1, 2, 0).numpy()
     assert np.abs(pixels(tab, "[data-made=photo]", colour=True) - expected).max() <= 2
-    assert len(tab.query_selector_all("[data-made=table] rect")) == 5 and tab.query_selector("[data-made=curve] path.line:not(.axis)")
+    assert len(tab.query_selector_all("[data-made=table] rect")) == 5
+    assert tab.query_selector("[data-made=curve] path.line:not(.axis)")
     whiskers = """[...document.querySelectorAll('[data-made=table] .whisker')].map((w) => w.getTotalLength())"""
     assert max(tab.evaluate(whiskers)) == 0
     tab.uncheck("[data-switch=table]")
@@ -131,20 +132,25 @@ def test_colours_numbers_and_curves(chromium, tmp_path):
     tab.context.close()
 
 
+AUDIO = """() => { window.Audio = class {
+    constructor(url) { window.heard = url } async play() { window.played = true } } }"""
+
+
 def test_a_sound_can_be_heard(chromium, tmp_path):
     model, x = three()
     listen = {"sound": lambda v: b"RIFF" + bytes(v.shape)}
     widget = widgets.explorer(model, x, listen=listen)
     tab = opened(chromium, write(tmp_path, widget))
-    tab.evaluate("() => { window.Audio = class { constructor(url) { window.heard = url } async play() { window.played = true } } }")
+    tab.evaluate(AUDIO)
     tab.click('[aria-label="play x sound, given"]')
     tab.wait_for_function("window.played")
-    assert tab.evaluate("fetch(window.heard).then((r) => r.arrayBuffer()).then((b) => [...new Uint8Array(b)])") == list(b"RIFF\x01\x10\x18")
+    heard = tab.evaluate("fetch(window.heard).then((r) => r.arrayBuffer()).then((b) => [...new Uint8Array(b)])")
+    assert heard == list(b"RIFF\x01\x10\x18")
     assert not tab.query_selector('[aria-label="play x sound, decoded"]')  # what is imagined needs Python
     tab.context.close()
     tab = in_kernel(chromium, write(tmp_path, widget), widgets.explorer(model, x, listen=listen))
-    tab.evaluate("() => { window.Audio = class { constructor(url) { window.heard = url } async play() { window.played = true } } }")
-    tab.click('#x, body > div:last-child [aria-label="play x sound, decoded"]')
+    tab.evaluate(AUDIO)
+    tab.click('[aria-label="play x sound, decoded"]')
     tab.wait_for_function("window.played")
     tab.context.close()
 
@@ -158,7 +164,8 @@ def test_on_the_page_it_stands_still_and_says_why(chromium, tmp_path, make):
     for options in ({}, {"java_script_enabled": False}):
         tab = opened(chromium, page, alive=not options, **options)
         assert tab.is_visible(".mmvae-still img") and not tab.query_selector(".mmvae-still canvas, .mmvae")
-        assert re.search(r"This model has its own .*: its sliders move in a notebook, not on this page\.", tab.inner_text("figcaption"))
+        said = r"This model has its own .*: its sliders move in a notebook, not on this page\."
+        assert re.search(said, tab.inner_text("figcaption"))
         assert not tab.errors
         tab.context.close()
 

@@ -167,8 +167,8 @@ def own_encoders():
 
 
 def own_decoder():
-    net = Modality(partial(ImageEncoder, size=16), lambda latent: nn.Sequential(nn.Linear(latent, 256), nn.Unflatten(1, (1, 16, 16))),
-                   Bernoulli(), 2, (1, 16, 16))
+    make = lambda latent: nn.Sequential(nn.Linear(latent, 256), nn.Unflatten(1, (1, 16, 16)))  # noqa: E731
+    net = Modality(partial(ImageEncoder, size=16), make, Bernoulli(), 2, (1, 16, 16))
     return PoEVAE({"I": net, "T": images(16, private=2)})
 
 
@@ -207,8 +207,10 @@ def rewired():
 
 OWN = {"network": (own_network, "own encoder (Conv)"), "encoders": (own_encoders, "own encoder (Gaussians)"),
        "decoder": (own_decoder, "own decoder (Sequential)"), "distribution": (own_distribution, "own likelihood (Own)"),
-       "fuse": (partial(made, Moments), "own posterior (Moments.fuse)"), "mixture": (partial(made, Mixed), "own posterior (Mixed.fuse)"),
-       "decode": (partial(made, Twice), "own decoding (Twice.decode)"), "likelihood": (partial(made, likelihood=Half()), "own likelihood (Half)"),
+       "fuse": (partial(made, Moments), "own posterior (Moments.fuse)"),
+       "mixture": (partial(made, Mixed), "own posterior (Mixed.fuse)"),
+       "decode": (partial(made, Twice), "own decoding (Twice.decode)"),
+       "likelihood": (partial(made, likelihood=Half()), "own likelihood (Half)"),
        "instance": (on_the_instance, "own posterior (PoEVAE.fuse)"), "hook": (hooked, "own encoder (Linear)")}
 
 
@@ -231,7 +233,8 @@ def test_what_is_a_readers_own_moves_in_a_kernel_and_stands_still_on_the_page(ma
         alone = model.posterior({"T": X["T"][1:]})
         means = model.means({b: torch.tensor([z]) for b, z in widget.latents.items()})
     torch.testing.assert_close(torch.tensor(sent[0][0]["posterior"]["S"]["mu"]), alone["S"].mu[0], atol=1e-4, rtol=0)
-    torch.testing.assert_close(torch.frombuffer(bytearray(sent[1][1][0]), dtype=torch.float32), means["I"].flatten())
+    found = torch.frombuffer(bytearray(sent[1][1][0]), dtype=torch.float32)
+    torch.testing.assert_close(found, means["I"].flatten())
 
 
 def test_a_loss_of_ones_own_is_no_reason():

@@ -148,7 +148,8 @@ def test_axes_may_be_named():
     """Two factors that are T's own, none that is I's."""
     T = torch.randint(0, 256, (6, 4, 3, H, H), dtype=torch.uint8)
     axes = {"I": ("who",), "T": ("who", "where", "when")}
-    pairs = Pairs(Grid(T[:, 0, 0], T, axes=axes, who=np.arange(6), where=np.arange(4), when=np.arange(3.0), test_identities=1))
+    pairs = Pairs(Grid(T[:, 0, 0], T, axes=axes, who=np.arange(6), where=np.arange(4), when=np.arange(3.0),
+                       test_identities=1))
     assert pairs.shape == (5, 4, 3) and pairs.sample(7)[0]["I"].shape == (7, 1, H, H)
     assert pairs.values["where"].dtype == torch.int64 and pairs.fixed(2)[0]["T"].shape == (2, 1, H, H)
     with pytest.raises(ValueError, match="axes: found .* the same first in both"):
@@ -168,7 +169,8 @@ def test_arrays_and_floats_are_taken():
 REFUSED = {
     "bytes of another type": (dict(I=torch.zeros(12, 5, 3, H, H, dtype=torch.int32)), "I: found torch.int32, expected uint8"),
     "floats of 0 to 255": (dict(T=torch.full((12, 5, 4, H, H), 200.0)), "T: found float values from 200 to 200, expected"),
-    "one angle too few": (dict(angle=torch.arange(4.0)), r"I: found shape \(12, 5, 3, 16, 16\), expected \(12, 4, 3\) \+"),
+    "one angle too few": (dict(angle=torch.arange(4.0)),
+                          r"I: found shape \(12, 5, 3, 16, 16\), expected \(12, 4, 3\) \+"),
     "one ink too many": (dict(ink=torch.arange(4.0)), r"I: found shape .* the lengths of digit, angle, ink"),
     "one paper too few": (dict(paper=torch.arange(3.0)), r"T: found shape .* the lengths of digit, angle, paper"),
     "no square": (dict(I=torch.zeros(12, 5, 3, H, 8)), "I: found shape"),

@@ -1,4 +1,4 @@
-"""experiment/published/results.json: what a chapter reads of it (any such file), and that the committed one is whole and repeatable."""
+"""published/results.json: what a chapter reads of it (any such file); the committed one is whole and repeatable."""
 import json
 import math
 from collections import Counter
@@ -112,7 +112,8 @@ def test_all_its_numbers_are_finite_and_its_versions_recorded(committed):
     assert not [path for path, number in numbers_in(committed) if not math.isfinite(number)]
     assert {"python", "torch", "numpy", "device"} <= set(committed["versions"]) and committed["machine"]["threads"] == 1
     assert set(committed["published"]) == set(weights.RECIPES)
-    long = {"likelihood", "probes_of_samples", "verification", "effects", "mig", "dci", "cross", "coherence", "experts", "sorted"}
+    long = {"likelihood", "probes_of_samples", "verification", "effects", "mig", "dci", "cross", "coherence", "experts",
+            "sorted"}
     assert all(long <= set(r) for r in committed["runs"] if r["study"] == "main")
     assert all({"likelihood", "experts", "cross", "coherence"} == set(of) for of in committed["published"].values())
 

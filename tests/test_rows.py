@@ -53,7 +53,7 @@ NAN = torch.tensor([[1.0], [float("nan")]])
     (({"a": torch.rand(3, 2)}, None, {"f": torch.rand(2)}), r'factors\["f"\]: found 2 rows, expected 3'),
     (({"a": torch.rand(3, 2)}, {"a": torch.ones(2, dtype=torch.bool)}), r'present\["a"\]: found 2 rows, expected 3'),
     (({"a": torch.rand(0, 2)},), r'x\["a"\]: found 0 rows, expected at least one'),
-    (({"a": NAN},), r'x\["a"\]: found NaN or infinite values, expected finite ones, or present\["a"\] False there'),
+    (({"a": NAN},), r'x\["a"\]: found NaN or infinite values, expected finite ones, or present\["a"\] False'),
     (({"a": torch.rand(2, 1)}, {"a": torch.ones(2)}), r'present\["a"\]: found torch.float32 of shape \(2,\), expected bool'),
     (({"a": torch.rand(2, 1)}, {"b": torch.ones(2, dtype=torch.bool)}), r'present\["b"\]: found .* for one of'),
     (({"a": torch.rand(2, 1)}, {"a": torch.tensor([True, False])}), "present: found nothing observed in row 1"),

@@ -1,6 +1,5 @@
 """widgets.py, without a browser: what the page is told, what the assets hold, what is refused."""
 import base64
-import gzip
 import io
 import json
 

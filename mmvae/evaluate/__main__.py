@@ -1,5 +1,5 @@
 """python -m mmvae.evaluate RUN_DIR ...: the command of `mmvae.experiment`, which measures runs of the book's models."""
-from mmvae.experiment.measure import main
+from ..experiment.__main__ import evaluate
 
 if __name__ == "__main__":
-    main()
+    evaluate()

@@ -170,16 +170,16 @@ def log_likelihood(model: MultiModalVAE, x: Data, given: Data | None = None, sam
 
     Each part by importance sampling from the model's own posterior of what it holds: Burda et al. (2016), eq. 8, and Suzuki
     et al. (2016) for the conditional. The error is that of the mean of the weights, by the delta method (for a conditional of
-    the difference, whose parts share their noise); ess is (sum w)^2 / sum w^2, of a conditional the smaller one. x, given: of
-    different modalities. present: of either. For the other arguments see `log_weights`.
-    Raises ValueError for a modality in both, an unknown one, data that the model does not take, fewer than 2 samples.
+    the difference, whose parts share their noise); ess is (sum w)^2 / sum w^2, of a conditional the smaller one. What is
+    given counts as such, in x too. present: of either. For the other arguments see `log_weights`.
+    Raises ValueError where x has no other modality, for an unknown one, data that the model does not take, and fewer than 2
+    samples.
     """
     if samples < 2:
         raise ValueError(f"samples: found {samples}, expected at least 2, since the error is their spread")
-    if both := [m for m in x if m in (given or {})]:
-        raise ValueError(f"given: found {both[0]!r}, which is in x too, expected each modality in one of the two")
+    x = {m: v for m, v in x.items() if m not in (given or {})}
     if not x:
-        raise ValueError(f"x: found no modality, expected some of {tuple(model.modalities)}")
+        raise ValueError(f"x: found no modality beside those given, expected some of {tuple(model.modalities)}")
     given, present, found, spread, ess = dict(given or {}), dict(present or {}), 0.0, 0.0, []
     alone = {m: mask for m, mask in present.items() if m in given}
     for data, masks, sign in [(x | given, present, 1)] + ([(given, alone, -1)] if given else []):

@@ -3,7 +3,7 @@ from importlib import import_module
 
 _NAMES = {"MODELS": "table", "TITLES": "table", "SHORT": "table", "COLOURS": "table", "NAMES": "table", "SUBSETS": "table",
           "Recipe": "recipe", "profile": "profiles"}
-_MODULES = ("digits", "explorables", "figures", "grid", "measure", "prints", "profiles", "recipe",
+_MODULES = ("digits", "explorables", "figures", "grid", "measure", "prints", "profiles", "publish", "recipe",
             "results", "spoken", "table", "weights")
 
 

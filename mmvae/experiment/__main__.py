@@ -10,14 +10,19 @@ import sys
 import types
 import typing
 from dataclasses import fields
+from pathlib import Path
 
 import torch
+from tqdm.auto import tqdm
 
-from .. import distributed
+from .. import checkpoint, distributed
 from ..faces import Pairs
-from ..train import fit
+from ..observed import joined
+from ..train import fit, write_atomically
+from . import grid, measure, publish
+from .profiles import build_folder, profile
 from .recipe import Recipe
-from .table import MODELS
+from .table import MODELS, NAMES
 
 
 def train(argv: list[str] | None = None):
@@ -63,9 +68,34 @@ def _who() -> str:
     return f"process {distributed.rank()}: " if distributed.size() > 1 else ""
 
 
+def evaluate(argv: list[str] | None = None):
+    parser = argparse.ArgumentParser(prog="python -m mmvae.experiment evaluate", description="Measure runs of a recipe.")
+    parser.add_argument("run_dir", type=Path, nargs="+")
+    parser.add_argument("--data", help="the HDF5 file that the runs were trained on (default: the book's)")
+    parser.add_argument("--out", type=Path, default=Path("metrics.json"), help="where {run_dir: its numbers} goes")
+    parser.add_argument("--pairs", type=int, default=4096, help="unseen pairs to measure on")
+    args = parser.parse_args(argv)
+    found = {}
+    try:
+        sizes = {run_dir: Recipe.of(checkpoint.settings_of(run_dir)).size for run_dir in args.run_dir}
+        source = args.data or profile("cpu").data_file
+        for run_dir in tqdm(args.run_dir, unit="run"):
+            pairs = [Pairs(source, split, size=sizes[run_dir]) for split in ("train", "test")]
+            who = measure.judge(*pairs, build_folder(), free=not args.data)
+            found[str(run_dir)] = measure.measure(run_dir, *pairs, args.pairs, who, progress=True)
+            write_atomically(args.out, json.dumps(found, indent=1).encode())
+    except (ValueError, FileNotFoundError) as e:
+        parser.exit(1, f"{e}\n")
+    both = joined(NAMES)
+    for run_dir, record in found.items():
+        print(f"{run_dir}: ELBO of {{{','.join(NAMES)}}}, held out: {record['heldout'][f'{both}.elbo']:.1f} nats per pair")
+        for name, score in record["probes"].items():
+            if name.endswith("knn") and name.startswith(both):
+                print(f"  {name:28s} {score:.2f}")
+
+
 def main(argv: list[str] | None = None):
-    from . import grid, measure, weights
-    commands = {"train": train, "evaluate": measure.main, "publish": weights.main, "results": grid.main}
+    commands = {"train": train, "evaluate": evaluate, "publish": publish.main, "results": grid.main}
     parser = argparse.ArgumentParser(prog="python -m mmvae.experiment", description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=commands)
     argv = sys.argv[1:] if argv is None else argv

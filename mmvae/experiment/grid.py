@@ -113,7 +113,7 @@ def _measured(run: Run) -> dict | None:
     record = json.loads(path.read_bytes()) if path.exists() else {"measured": {}}
     if not record["measured"] or prints.changed({"": record["behaviour"]}, {"": prints.training(run.recipe)}):
         return None
-    return None if prints.changed(record["measured"], prints.measuring(tuple(record["measured"]))) else record
+    return None if prints.changed(record["measured"], measure.computes(tuple(record["measured"]))) else record
 
 
 def _work(run: Run):
@@ -130,7 +130,7 @@ def _work(run: Run):
     record = run.recipe.head(checkpoint.settings_of(run.folder)) | {"seconds": log["seconds"]}
     record |= _numbers(model, train_on, test, who, run.recipe.weight, thorough=run.study == "main")
     record["train"] = {k: v for k, v in log.items() if k not in ("iteration", "seconds")}
-    record["measured"] = prints.measuring(tuple(k for k in prints.MEASURES if k in record or k == "reading"))
+    record["measured"] = measure.computes(tuple(k for k in measure.MEASURES if k in record or k == "reading"))
     write_atomically(run.folder / "metrics.json", json.dumps(record).encode())
 
 
@@ -155,7 +155,7 @@ def published(model, pairs: tuple[Pairs, Pairs], who: judging.Judge | None) -> d
 def _publish(name: str) -> dict:
     torch.set_num_threads(1)
     path, info = profiles.build_folder() / "results" / f"published-{name}.json", weights.info(name)
-    now = prints.measuring(("likelihood", "experts", "cross", "coherence", "reading"))
+    now = measure.computes(("likelihood", "experts", "cross", "coherence", "reading"))
     stored = json.loads(path.read_bytes()) if path.exists() else {}
     if stored.get("sha256") != info["sha256"] or prints.changed(stored["measured"], now):
         pairs = _pairs("train", 50, info["settings"]["size"]), _pairs("test", None, info["settings"]["size"])

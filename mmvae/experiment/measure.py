@@ -1,14 +1,12 @@
 """How a model of the book is judged, on identities that training never saw: every row of the book's table of metrics.
 
-    python -m mmvae.experiment evaluate RUN_DIR ... [--data faces.h5] --out metrics.json
-
-measures runs of a recipe. What is measured is in `mmvae.evaluate`, and what needs heads in `mmvae.faces.judge`; here it is
+What is measured is in `mmvae.evaluate`, and what needs heads in `mmvae.faces.judge`; here it is
 put together.
 """
-import argparse
 import hashlib
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -18,7 +16,7 @@ from safetensors.torch import save
 from tqdm.auto import tqdm
 
 from .. import checkpoint, evaluate
-from ..behaviour import moved
+from ..behaviour import Print, moved
 from ..faces import FACTORS, Pairs
 from ..faces import judge as judging
 from ..faces.judge import Judge
@@ -26,11 +24,14 @@ from ..faces.pairs import shrink
 from ..models import MultiModalVAE
 from ..observed import joined
 from ..train import load_run, write_atomically
+from . import prints
 from .recipe import Recipe
 from .table import NAMES
 
 SAMPLES = 1, 10, 100, 1000  # of the importance-sampled likelihood
 LIKELIHOOD_PAIRS = 128
+MEASURES = ("heldout", "probes", "likelihood", "probes_of_samples", "verification", "effects", "mig", "dci", "cross",
+            "coherence", "experts", "sorted", "reading")
 SHARED = "identity", "azimuth"  # the factors that both pictures show
 
 
@@ -48,6 +49,22 @@ def steps(model: MultiModalVAE, train: Pairs, test: Pairs, weight: float, judge:
             "coherence": lambda: judging.joint_coherence(model, judge, n // 4),
             "experts": lambda: evaluate.experts(model, test, n),
             "sorted": lambda: by_role(model, train, test, n)}
+
+
+def computes(names: tuple[str, ...] = MEASURES) -> dict[str, Print]:
+    """What each of these measurements, of which "reading" is the making of a read-out, says of two tiny models; a stored one
+    is valid as long as this does not move."""
+    return {name: _computes(name) for name in names}
+
+
+@cache
+def _computes(name: str) -> Print:
+    if name == "reading":
+        return prints.reading()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model, n = prints.lively("wg-v2" if name == "sorted" else "poe-v2"), 256 if name == "heldout" else 64
+        return prints.flat(steps(model, *prints.tiny_pairs(), 4.0, prints.tiny_judge(), n)[name]())
 
 
 def numbers(model: MultiModalVAE, train: Pairs, test: Pairs, weight: float, n: int = 4096, subsets: tuple = ()) -> dict:
@@ -108,7 +125,6 @@ def judge(train: Pairs, test: Pairs, folder: str | Path, free: bool = True, iter
     the book's heads rendered with all factors free, 20 s. It is kept in `folder`, under a hash of the data, and made anew if
     the code that makes it computes something else.
     """
-    from . import prints
     words = f"{train.fingerprint} {test.fingerprint} {free} {iterations}"
     path = Path(folder) / f"read-out-{test.size}-{hashlib.sha256(words.encode()).hexdigest()[:12]}.safetensors"
     people, now = torch.cat([train.values["identity"], test.values["identity"]]).tolist(), prints.reading()
@@ -156,30 +172,3 @@ def measure(run_dir: str | Path, train: Pairs, test: Pairs, n: int = 4096, judge
                everything(model, train, test, recipe.weight, judge, n, progress))
     write_atomically(run_dir / "metrics.json", json.dumps(record, indent=1).encode())
     return record
-
-
-def main(argv: list[str] | None = None):
-    from .profiles import build_folder, profile
-    parser = argparse.ArgumentParser(prog="python -m mmvae.experiment evaluate", description="Measure runs of a recipe.")
-    parser.add_argument("run_dir", type=Path, nargs="+")
-    parser.add_argument("--data", help="the HDF5 file that the runs were trained on (default: the book's)")
-    parser.add_argument("--out", type=Path, default=Path("metrics.json"), help="where {run_dir: its numbers} goes")
-    parser.add_argument("--pairs", type=int, default=4096, help="unseen pairs to measure on")
-    args = parser.parse_args(argv)
-    found = {}
-    try:
-        sizes = {run_dir: Recipe.of(checkpoint.settings_of(run_dir)).size for run_dir in args.run_dir}
-        source = args.data or profile("cpu").data_file
-        for run_dir in tqdm(args.run_dir, unit="run"):
-            pairs = [Pairs(source, split, size=sizes[run_dir]) for split in ("train", "test")]
-            who = judge(*pairs, build_folder(), free=not args.data)
-            found[str(run_dir)] = measure(run_dir, *pairs, args.pairs, who, progress=True)
-            write_atomically(args.out, json.dumps(found, indent=1).encode())
-    except (ValueError, FileNotFoundError) as e:
-        parser.exit(1, f"{e}\n")
-    both = joined(NAMES)
-    for run_dir, record in found.items():
-        print(f"{run_dir}: ELBO of {{{','.join(NAMES)}}}, held out: {record['heldout'][f'{both}.elbo']:.1f} nats per pair")
-        for name, score in record["probes"].items():
-            if name.endswith("knn") and name.startswith(both):
-                print(f"  {name:28s} {score:.2f}")

@@ -1,7 +1,7 @@
 """Behaviour prints of the book's trainings and measurements: what the code of today computes, beside what is stored.
 
 A stored run is valid as long as training its recipe gives, in a few fixed steps, the numbers that it gave then; a stored
-measurement as long as it says of two tiny models what it said then: see `mmvae.behaviour`.
+measurement as long as it says of two tiny models what it said then: see `mmvae.behaviour`, and `measure.computes`.
 """
 from functools import cache
 
@@ -17,9 +17,6 @@ from .recipe import Recipe
 from .table import MODELS
 
 SHAPE, UNSEEN = (6, 4, 3, 3), 2  # people, azimuths, elevations, lights; of these people
-PAIRS = {"heldout": 256}  # to measure on; of the others 64
-MEASURES = ("heldout", "probes", "likelihood", "probes_of_samples", "verification", "effects", "mig", "dci", "cross",
-            "coherence", "experts", "sorted", "reading")
 
 
 def training(recipe: Recipe) -> Print:
@@ -33,14 +30,12 @@ def _training(key: str) -> Print:
     return behaviour_of(recipe.build(), recipe.training)
 
 
-def measuring(names: tuple[str, ...] = MEASURES) -> dict[str, Print]:
-    """What each of these measurements says of the two models."""
-    return {name: _measuring(name) for name in names}
-
-
+@cache
 def reading() -> Print:
     """What the making of a read-out computes."""
-    return _measuring("reading")
+    images, factors = judging.rendered_freely([1], 16, poses=1, lights=2, progress=False)
+    return flat({"errors": tiny_judge().errors, "greys": images.float().mean((1, 2)).tolist(),
+                 "factors": {k: v.tolist() for k, v in factors.items()}})
 
 
 def changed(stored: dict[str, Print], now: dict[str, Print]) -> dict[str, list[str]]:
@@ -48,28 +43,15 @@ def changed(stored: dict[str, Print], now: dict[str, Print]) -> dict[str, list[s
     return {name: wrong for name, of in stored.items() if (wrong := moved(of, now[name]))}
 
 
-@cache
-def _measuring(name: str) -> Print:
-    from . import measure
-    if name == "reading":
-        images, factors = judging.rendered_freely([1], 16, poses=1, lights=2, progress=False)
-        return _flat({"errors": _judge().errors, "greys": images.float().mean((1, 2)).tolist(),
-                      "factors": {k: v.tolist() for k, v in factors.items()}})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = _lively("wg-v2" if name == "sorted" else "poe-v2")
-        return _flat(measure.steps(model, *_pairs(), 4.0, _judge(), PAIRS.get(name, 64))[name]())
-
-
-def _flat(value, name: str = "") -> Print:
+def flat(value, name: str = "") -> Print:
     """{"a.b": [numbers]} of nested dictionaries, lists and numbers."""
     if not isinstance(value, dict):
         return {name: [float(f"{v:.7g}") for v in (value if isinstance(value, list) else [value])]}
-    return {k: v for key, part in value.items() for k, v in _flat(part, f"{name}.{key}".strip(".")).items()}
+    return {k: v for key, part in value.items() for k, v in flat(part, f"{name}.{key}".strip(".")).items()}
 
 
 @cache
-def _pairs() -> tuple[Pairs, Pairs]:
+def tiny_pairs() -> tuple[Pairs, Pairs]:
     """Both splits of a grid that is made by arithmetic."""
     n, a, e, l, row, column = torch.meshgrid(*(torch.arange(float(k), dtype=torch.float64) for k in (*SHAPE, 16, 16)),
                                              indexing="ij")
@@ -83,9 +65,9 @@ def _pairs() -> tuple[Pairs, Pairs]:
 
 
 @cache
-def _judge() -> judging.Judge:
+def tiny_judge() -> judging.Judge:
     """Whose read-out was trained for a few iterations."""
-    train, test = _pairs()
+    train, test = tiny_pairs()
     parts = [judging.all_images(p) for p in (train, test)]
     factors = {k: torch.cat([f[k].float() for _, f in parts]) for k in parts[0][1]}
     reader, errors = judging.read_out(torch.cat([images for images, _ in parts]), factors, 30, batch=16, progress=False)
@@ -93,7 +75,7 @@ def _judge() -> judging.Judge:
 
 
 @torch.no_grad()
-def _lively(name: str) -> MultiModalVAE:
+def lively(name: str) -> MultiModalVAE:
     """One of the book's models with fixed weights, whose means differ between pairs, and of whose shared latents each expert
     speaks of some and is silent about others."""
     model = behaviour.fixed_weights(MODELS[name](size=16)).eval()

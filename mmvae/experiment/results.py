@@ -11,7 +11,7 @@ import numpy as np
 from .. import evaluate
 from ..behaviour import moved
 from ..faces import HOME
-from . import prints, weights
+from . import measure, prints, weights
 from .recipe import Recipe
 
 FILE = weights.FOLDER / "results.json"
@@ -88,16 +88,16 @@ def stale(only: Callable[[str], bool] = lambda name: True) -> dict[str, list[str
     for key, names in runs.items():
         for name in filter(only, dict.fromkeys(names)):
             found[name] = _moved(stored["behaviour"]["train"].get(key), lambda: prints.training(Recipe.from_key(key)))
-    for name in prints.MEASURES:
+    for name in measure.MEASURES:
         if only(f"measured {name}"):
             before = stored["behaviour"]["measure"].get(name)
-            found[f"measured {name}"] = _moved(before, lambda: prints.measuring((name,))[name])
+            found[f"measured {name}"] = _moved(before, lambda: measure.computes((name,))[name])
     for name in weights.RECIPES:
         if only(f"published {name}"):
             info = weights.info(name)
             found[f"published {name}"] = _moved(info["behaviour"], lambda: prints.training(Recipe(**info["settings"]))) + [
                 f"measured {k}: {number}" for k, of in info["measured"].items() if only(f"measured {k}")
-                for number in _moved(of, lambda: prints.measuring((k,))[k])]
+                for number in _moved(of, lambda: measure.computes((k,))[k])]
     return {name: wrong for name, wrong in found.items() if wrong}
 
 

@@ -10,16 +10,9 @@ fingerprints of the pairs it learnt from and was measured on), "versions" (of th
 "probes" and "parameters" (what `measure.numbers` says of the weights as published), "behaviour" and "measured" (what the
 code of its training, and of these measurements, computes: see `prints`), "bytes" and "sha256" of the weights.
 """
-import argparse
 import hashlib
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -123,10 +116,10 @@ def publish(run_dir: str | Path, train, test, n: int = 4096, folder: str | Path 
 
     train, test: the `Pairs` of both splits. The numbers are those of the weights after rounding to half precision, on n
     pairs. The weights are written first: whatever stops this in between leaves a hash that does not match, never a wrong
-    model that loads. Raises ValueError for an unfinished run, one on other data than `train`, or weights that half precision cannot hold.
+    model that loads. Raises ValueError for an unfinished run, one on other data than `train`, or weights that half precision
+    cannot hold.
     """
-    from . import prints
-    from .measure import numbers  # needs scikit-learn; a reader who loads does not wait for it
+    from . import measure  # needs scikit-learn; a reader who loads does not wait for it
     run_dir, folder = Path(run_dir), Path(folder or FOLDER)
     record, log = checkpoint.settings_of(run_dir), read_log(run_dir)
     recipe = Recipe.of(record)
@@ -142,7 +135,7 @@ def publish(run_dir: str | Path, train, test, n: int = 4096, folder: str | Path 
     content = to_bytes(half)
     record = recipe.head(record) | {
         "test_data": test.fingerprint, "seconds": float(log["seconds"][-1]), "log": _thin(log),
-        **numbers(model, train, test, recipe.weight, n), "measured": prints.measuring(("heldout", "probes")),
+        **measure.numbers(model, train, test, recipe.weight, n), "measured": measure.computes(("heldout", "probes")),
         "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     name = named(recipe)
     folder.mkdir(parents=True, exist_ok=True)
@@ -171,57 +164,3 @@ def _thin(log: dict[str, np.ndarray]) -> dict[str, list[float]]:
     thin = {k: [float(v[part[-1]]) if k in ("iteration", "seconds") else np.average(v[part], weights=steps[part])
                 for part in parts] for k, v in log.items()}
     return {k: [round(value, 3) for value in v] for k, v in thin.items()}
-
-
-def main(argv: list[str] | None = None):
-    from .profiles import PROFILES, profile  # they load from here; only this command turns round and trains by them
-    parser = argparse.ArgumentParser(prog=COMMAND, description="Train, measure and write the published models.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECIPES)} (default: all)")
-    parser.add_argument("--profile", default="cpu", choices=PROFILES, help="whose settings to train by")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of a model; one is the most efficient")
-    parser.add_argument("--jobs", type=int, default=1, help="models that train side by side")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="the folder to write (default: the package's)")
-    args = parser.parse_args(argv)
-    names = args.names or list(RECIPES)
-    if unknown := [name for name in names if name not in RECIPES]:
-        parser.error(f"NAME: found {', '.join(unknown)}, expected some of {', '.join(RECIPES)}")
-    try:
-        recipe = replace(profile(args.profile), published=False)
-    except RuntimeError as e:  # no GPU for "gpu"
-        parser.error(str(e))
-    if args.jobs > 1 and len(names) > 1:
-        return _side_by_side(names, args)
-    torch.set_num_threads(args.threads)
-    on_cpu = replace(recipe, device="cpu")  # the numbers are the CPU's, so that everybody can repeat them
-    for name in names:
-        model, changes = RECIPES[name]
-        recipe.train(model, **changes)  # goes on where it was stopped
-        record = publish(recipe.run_dir(model, **changes), on_cpu.pairs("train"), on_cpu.pairs("test"), folder=args.out)
-        print(f"{name}: {record['bytes'] / 1e6:.1f} MB after {record['seconds']:,.0f} s of training; "
-              f"held-out ELBO of {{I,T}} {record['heldout']['I+T.elbo']:,.1f} nats per pair")
-
-
-def _side_by_side(names: list[str], args: argparse.Namespace):
-    """One process a model, `args.jobs` at a time; one that fails stops no other. None outlives the command."""
-    command = [sys.executable, "-m", "mmvae.experiment", "publish", "--profile", args.profile,
-               "--threads", str(args.threads), "--out", str(args.out)]
-    waiting, running, failed = list(names), {}, []
-    word = "stopped; the same command goes on from the last checkpoints"
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(word))
-    try:
-        while waiting or running:
-            for row in range(args.jobs):  # each progress bar has a line of its own
-                if row in running and running[row][1].poll() is not None:
-                    name, process = running.pop(row)
-                    failed += [name] if process.returncode else []
-                if row not in running and waiting:
-                    name, environment = waiting.pop(0), os.environ | {"TQDM_POSITION": str(row)}
-                    running[row] = name, subprocess.Popen([*command, name], env=environment)
-            time.sleep(0.1)
-    finally:
-        for _, process in running.values():
-            process.terminate()
-            process.wait()
-        signal.signal(signal.SIGTERM, before)
-    if failed:
-        sys.exit(f"failed: {', '.join(failed)}; the same command goes on where they stopped")

@@ -17,9 +17,10 @@ from ..gaussian import Gaussian, draw, product_of_experts
 from ..likelihoods import Bernoulli, Laplace, Normal
 from .charts import STYLE, figure
 from .labels import GREY, colours
+from .page import quiet, there
 from .picture import Picture
 from .views import inks, strip
-from .widgets import Widget, keep, quiet, there
+from .widgets import Widget, keep
 
 PRIOR = (0.0, 1.0)  # mean and standard deviation
 PRESETS = {  # of two experts: mean and standard deviation of each
@@ -192,7 +193,8 @@ def rates(model, x: dict[str, Tensor], widths: Sequence[float] = WIDTHS, samples
     0; TypeError for posteriors and likelihoods of another kind.
     """
     if not x or not all(image.dim() == 4 and len(image) for image in x.values()):
-        raise ValueError(f"x: found { {m: tuple(image.shape) for m, image in x.items()} }, expected pictures, (B, C, H, W) each")
+        found = {m: tuple(image.shape) for m, image in x.items()}
+        raise ValueError(f"x: found {found}, expected pictures, (B, C, H, W) each")
     if samples % 2 or samples < 2 * DRAWS:
         raise ValueError(f"samples: found {samples}, expected an even number, {2 * DRAWS} at least")
     x, generator = there(model, x), torch.Generator().manual_seed(seed)
@@ -200,15 +202,17 @@ def rates(model, x: dict[str, Tensor], widths: Sequence[float] = WIDTHS, samples
         q, floor = model.posterior(x), sum(_floor(m, model.likelihood(m), image) for m, image in x.items())
         if wrong := [b for b, g in q.items() if not isinstance(g, Gaussian)]:
             raise TypeError(f"posterior: found a {type(q[wrong[0]]).__name__} in block {wrong[0]}, expected a Gaussian")
-        own = [block for block in q if block not in model.modalities or block in x]  # another has its prior, and reaches nothing in x
+        own = [b for b in q if b not in model.modalities or b in x]  # another has its prior, and reaches nothing in x
         noise = {b: draw(g.mu.expand(samples // 2, *g.mu.shape), generator) for b, g in q.items()}
         rate, distortion, decoded = [], [], []
         for s in widths:
             log = 2 * math.log(_above_0("widths", s))
             wide = {b: Gaussian(g.mu, g.logvar + log * (b in own)) for b, g in q.items()}
-            z = {b: g.mu + (0.5 * g.logvar).exp() * torch.cat([noise[b], -noise[b]]) for b, g in wide.items()}  # (samples, B, D)
+            z = {b: g.mu + (0.5 * g.logvar).exp() * torch.cat([noise[b], -noise[b]])  # (samples, B, D)
+                 for b, g in wide.items()}
             output = model.decode({b: v.flatten(0, 1) for b, v in z.items()}, tuple(x))
-            errors = sum(-model.likelihood(m).log_prob(output[m], image.repeat(samples, 1, 1, 1)) for m, image in x.items())
+            errors = sum(-model.likelihood(m).log_prob(output[m], image.repeat(samples, 1, 1, 1))
+                         for m, image in x.items())
             rate.append(sum(wide[b].kl() for b in own))
             distortion.append(errors.view(samples, -1).mean(0))
             decoded.append({m: model.likelihood(m).mean(output[m]).unflatten(0, (samples, -1))[:DRAWS] for m in x})

@@ -7,6 +7,7 @@ switched to: what the page computes is the model's own, or it computes nothing. 
 """
 import gzip
 import math
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,33 @@ KNOWN = (nets.Encoder, nets.ImageEncoder, nets.VectorEncoder, nets.CategoryEncod
          nets.ImageDecoder, together.Sheet, together.Apart, nn.Linear, nn.Conv2d, nn.ModuleList)
 PARTS = "encoders", "decoders"
 MANTISSA = 8  # bits of a weight's fraction that are kept, of fp16's 10: a sixth less to load, 1/255 in a picture at most
+
+
+@contextmanager
+def quiet(model: nn.Module):
+    """Nothing is learnt: no gradients, and dropout and batch norms at rest."""
+    was = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was)
+
+
+def there(model: nn.Module, x: dict[str, Tensor]) -> dict[str, Tensor]:
+    """x on the model's device, in its precision."""
+    return {m: v.to(model.like) if v.is_floating_point() else v.to(model.like.device) for m, v in x.items()}
+
+
+def told(q: dict, row: int) -> dict[str, dict]:
+    """A row's posterior as JSON. Raises ValueError for what is not finite."""
+    found = {}
+    for b, g in q.items():
+        found[b] = {k: [round(v, 4) for v in getattr(g, k)[row].tolist()] for k in ("mu", "logvar")}
+        if wrong := [v for values in found[b].values() for v in values if not math.isfinite(v)]:
+            raise ValueError(f"posterior: found {wrong[0]} in block {b}, expected finite numbers")
+    return found
 
 
 def static(model: nn.Module, seen: list[Subset], x: dict[str, Tensor],

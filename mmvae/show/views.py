@@ -49,7 +49,8 @@ def view(like, x: Tensor | None, mean: Tensor, classes: Sequence[str] | None) ->
     scale = {"low": _short(low), "high": _short(high if high > low else low + 1)}
     classed = isinstance(like, Categorical) or x is not None and not x.is_floating_point() and mean.dim() == x.dim() + 1
     if classes is not None and (not classed or len(classes) != shape[-1]):
-        raise ValueError(f"found {len(classes)} names, expected {f'{shape[-1]}, one a class' if classed else 'none: it has no classes'}")
+        expected = f"{shape[-1]}, one a class" if classed else "none: it has no classes"
+        raise ValueError(f"found {len(classes)} names, expected {expected}")
     if classed and len(shape) == 1:
         return {"kind": "classes", "low": 0, "high": 1, "names": [str(c) for c in classes or range(shape[-1])]}
     if len(shape) == 3:

@@ -12,7 +12,6 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import anywidget
@@ -115,7 +114,8 @@ class Explorer(Widget):
     factors = t.Dict().tag(sync=True)
     latents = t.Dict().tag(sync=True)
 
-    def __init__(self, models: dict[str, nn.Module], x: dict[str, Tensor], faces: views.Faces | None, listen: dict, *args, **state):
+    def __init__(self, models: dict[str, nn.Module], x: dict[str, Tensor], faces: views.Faces | None, listen: dict,
+                 *args, **state):
         self.models, self.x, self.faces, self.listen = models, x, faces, listen
         super().__init__(*args, **state)
 
@@ -151,12 +151,12 @@ class Explorer(Widget):
         if m := message.get("listen"):
             shape = self.shapes[m]
             return {}, [self.listen[m](torch.tensor(message["values"]).view(shape))]
-        with quiet(model):
+        with page.quiet(model):
             if "subset" in message:
                 k = message["pair"]
                 x = self.faces.at(message["factors"]) if k < 0 else {m: v[k:k + 1] for m, v in self.x.items()}
-                q = model.posterior(there(model, {m: x[m] for m in message["subset"]}))
-                return {"posterior": told(q, 0)}, []
+                q = model.posterior(page.there(model, {m: x[m] for m in message["subset"]}))
+                return {"posterior": page.told(q, 0)}, []
             made = {}
             for m, draws in message["means"].items():
                 z = {b: torch.tensor([draw[b] for draw in draws]).view(len(draws), dim).to(model.like)
@@ -204,70 +204,61 @@ def explorer(models: nn.Module | dict[str, nn.Module], x: dict[str, Tensor], fac
             raise ValueError(f"explorer: {what}: found {sorted(wrong)}, expected some of {tuple(first.modalities)}")
     if faces and factors is None:
         raise ValueError("explorer: found faces, but not the factors of x; expected those that Pairs.sample returned")
-    with quiet(first):
-        made = first.means({b: q.mu for b, q in first.posterior(there(first, x)).items()})
+    with page.quiet(first):
+        q = first.posterior(page.there(first, x))
+        _starts(next(iter(models)), q)
+        made = first.means({b: g.mu for b, g in q.items()})
     drawn, given, flat = {}, {}, {}
     for m, mean in made.items():
+        if not mean.isfinite().all():
+            wrong = mean[~mean.isfinite()][0].item()
+            raise ValueError(f'explorer: the decoding of "{m}": found {wrong}, expected finite numbers')
         try:
             drawn[m] = views.view(first.likelihood(m), x.get(m), mean, classes.get(m))
         except ValueError as error:
             raise ValueError(f'explorer: classes["{m}"]: {error}') from None
         if m in x:
             given[m], flat[m] = views.given(drawn[m], x[m], mean)
-    about = {name: _about(name, model, x, flat, assets) | {"label": (titles or {}).get(name, name)} for name, model in models.items()}
+    about = {name: {"label": (titles or {}).get(name, name)} | _about(name, model, x, flat, assets)
+             for name, model in models.items()}
     grid = views.Faces(faces) if faces else None
     if grid and (set(grid.tiles) != set(x) or any(list(grid.tiles[m].shape[1:]) != drawn[m].get("size") for m in ms)):
-        raise ValueError(f"explorer: found faces of { {m: tuple(v.shape[1:]) for m, v in grid.tiles.items()} }, expected pictures "
-                         f"as in x, { {m: tuple(v.shape[1:]) for m, v in x.items()} }")
+        found, expected = ({m: tuple(v.shape[k:]) for m, v in of.items()} for of, k in ((grid.tiles, 1), (x, 2)))
+        raise ValueError(f"explorer: found faces of {found}, expected pictures as in x, {expected}")
     at = grid.nearest(factors) if grid else len(x[ms[0]]) * [{}]
     tints = colours(dict.fromkeys([*first.modalities, *(b for model in models.values() for b in model.blocks)]))
-    config = {"modalities": drawn, "given": given, "models": about, "pairs": at,
-              "noun": NOUNS.get(len(ms), ("image" if drawn[ms[0]]["kind"] == "picture" else "row") if len(ms) == 1 else "row"),
+    noun = "image" if [drawn[m]["kind"] for m in ms] == ["picture"] else NOUNS.get(len(ms), "row")
+    config = {"modalities": drawn, "given": given, "models": about, "pairs": at, "noun": noun,
               "factors": grid.words if grid else {}, "axes": grid.axes if grid else {}, "owners": grid.owners if grid else {},
               "sprites": keep(assets, grid.sheet()) if grid else "", "colours": {b: views.inks(c) for b, c in tints.items()},
-              "clips": {m: [keep(assets, _clip(m, f, row)) for row in x[m].cpu()] if m in x else [] for m, f in listen.items()}}
+              "clips": {m: [keep(assets, _clip(m, f, row)) for row in x[m].cpu()] if m in x else []
+                        for m, f in listen.items()}}
     caption = "Every latent at three values, the others at rest. With JavaScript there are sliders here."
     live = [model["live"] for model in about.values()]
     why = next(iter(live)) if all(live) else ""
-    return Explorer(models, x, grid, listen, plot.traversal_strip(first, there(first, x)), "" if why else caption, assets, why,
-                    config=config, model=next(iter(models)), factors=at[0], observed=joined(ms),
+    with page.quiet(first):
+        still = plot.traversal_strip(first, page.there(first, x), classes=classes or None)
+    return Explorer(models, x, grid, listen, still, "" if why else caption, assets, why, config=config,
+                    model=next(iter(models)), factors=at[0], observed=joined(ms),
                     latents={block: q["mu"] for block, q in next(iter(about.values()))["start"][0].items()})
 
 
-@contextmanager
-def quiet(model: nn.Module):
-    """Nothing is learnt: no gradients, and dropout and batch norms at rest."""
-    was = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was)
-
-
-def there(model: nn.Module, x: dict[str, Tensor]) -> dict[str, Tensor]:
-    """x on the model's device, in its precision."""
-    return {m: v.to(model.like) if v.is_floating_point() else v.to(model.like.device) for m, v in x.items()}
-
-
-def told(q: dict, row: int) -> dict:
-    """A row's posterior as JSON. Raises ValueError for what is not finite."""
-    found = {}
-    for b, g in q.items():
-        found[b] = {k: [round(v, 4) for v in getattr(g, k)[row].tolist()] for k in ("mu", "logvar")}
-        if wrong := [v for values in found[b].values() for v in values if not math.isfinite(v)]:
-            raise ValueError(f"posterior: found {wrong[0]} in block {b}, expected finite numbers")
-    return found
-
-
 def _fits(name: str, model: nn.Module, first: nn.Module) -> None:
-    if missing := [k for k in ("modalities", "blocks", "seen", "posterior", "means", "likelihood", "like") if not hasattr(model, k)]:
-        raise TypeError(f'explorer: "{name}" is a {type(model).__name__} without {", ".join(missing)}, expected a model as of '
-                        "mmvae.MultiModalVAE")
+    asked = "modalities", "blocks", "seen", "posterior", "means", "likelihood", "like"
+    if missing := [k for k in asked if not hasattr(model, k)]:
+        raise TypeError(f'explorer: "{name}" is a {type(model).__name__} without {", ".join(missing)}, expected a model '
+                        "as of mmvae.MultiModalVAE")
     shapes = [{m: of.shape for m, of in each.modalities.items()} for each in (model, first)]
     if shapes[0] != shapes[1]:
         raise ValueError(f'explorer: "{name}" has modalities {shapes[0]}, expected those of the first, {shapes[1]}')
+
+
+def _starts(name: str, q: dict) -> list[dict]:
+    """The posterior of each row as JSON."""
+    try:
+        return [page.told(q, k) for k in range(len(next(iter(q.values())).mu))]
+    except ValueError as error:
+        raise ValueError(f'explorer: "{name}": {error}') from None
 
 
 def _clip(m: str, listen: Callable, row: Tensor) -> bytes:
@@ -280,16 +271,13 @@ def _clip(m: str, listen: Callable, row: Tensor) -> bytes:
 
 def _about(name: str, model: nn.Module, x: dict[str, Tensor], given: dict[str, Tensor], assets: dict[str, bytes]) -> dict:
     """What the page needs to know of a model; its networks go to the assets. given: x as the page has it."""
-    x = there(model, {m: x[m] for m in model.modalities if m in x})
+    x = page.there(model, {m: x[m] for m in model.modalities if m in x})
     seen = [s for s in model.seen if set(s) <= set(x)]
-    with quiet(model):
-        q, n = model.posterior(x), len(next(iter(x.values())))
-        try:
-            start = [told(q, k) for k in range(n)]
-        except ValueError as error:
-            raise ValueError(f'explorer: "{name}": {error}') from None
+    with page.quiet(model):
+        start = _starts(name, model.posterior(x))
         rule, files, why = page.static(model, seen, x, given)
-    titles = {b: {"S": "shared", "Z": "not partitioned"}.get(b, f"private to {b}" * (b in model.modalities)) for b in model.blocks}
+    named = {"S": "shared", "Z": "not partitioned"} | {m: f"private to {m}" for m in model.modalities}
+    titles = {b: named.get(b, "") for b in model.blocks}
     about = {"blocks": dict(model.blocks), "titles": titles, "start": start, "live": "", "whole": joined(tuple(x)),
              "infer": dict.fromkeys(map(joined, seen))}
     if why:

@@ -20,7 +20,7 @@ const inked = (colour) => (colour ? { class: "ink", style: tint(colour) } : {});
 function slider({ name, spoken = name, min, max, step, value, text = signed, colour, data, input, before = "" }) {
   const range = h("input", { type: "range", min, max, step, "aria-label": spoken, "data-slider": data });
   const output = h("output"), bar = h("i", { class: "mark" }), at = (v) => Math.max(0, Math.min(1, (v - min) / (max - min)));
-  const element = h("div", { class: "dial ink", style: tint(colour) }, before, h("span", { class: "name" }, name),
+  const element = h("div", { class: `dial ${colour ? "ink" : "grey"}`, style: tint(colour) }, before, h("span", { class: "name" }, name),
     h("span", { class: "track" }, range, bar), output);
   const set = (value) => {  // beyond its ends too
     [range.min, range.max, range.value] = [Math.min(min, value), Math.max(max, value), value];
