@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from .items import collate, item, length, tensor
+from .items import check_masks, collate, item, length, tensor
 
 Batch = tuple[dict[str, Tensor], dict[str, Tensor]]
 
@@ -41,23 +41,16 @@ class Rows:
                 if len(value) != n or not n:
                     raise ValueError(f'{what}["{name}"]: found {len(value)} rows, expected ' + (f"{n}, as of the first "
                                      "modality" if n else "at least one"))
-        self._check_present(n)
+        check_masks(self.x, self.present, n)
+        if wrong := set(images) - set(x):
+            raise ValueError(f"images: found {sorted(wrong)}, expected some of {tuple(x)}")
         for m, value in self.x.items():
             if (value.dtype == torch.uint8) != (m in self.images):
                 raise ValueError(f'x["{m}"]: found {value.dtype}, expected ' + ("bytes, as `images` says" if m in self.images
                                  else f'floating point or int64; for pictures in bytes say images=("{m}",)'))
-            rows = value if m not in self.present else value[self.present[m]]
-            if value.is_floating_point() and not rows.isfinite().all():
+        for m, value in self.observed().items():
+            if value.is_floating_point() and not value.isfinite().all():
                 raise ValueError(f'x["{m}"]: found NaN or infinite values, expected finite ones, or present["{m}"] False')
-
-    def _check_present(self, n: int):
-        for m, mask in self.present.items():
-            if m not in self.x or mask.dtype != torch.bool or mask.dim() != 1:
-                raise ValueError(f'present["{m}"]: found {mask.dtype} of shape {tuple(mask.shape)}, expected bool of shape '
-                                 f"({n},) for one of {tuple(self.x)}")
-        if len(self.present) == len(self.x) and not (seen := torch.stack(list(self.present.values())).any(0)).all():
-            raise ValueError(f"present: found nothing observed in row {(~seen).nonzero()[0].item()}, expected at least one "
-                             f"of {tuple(self.x)}")
 
     @classmethod
     def of(cls, dataset: Dataset, progress: bool = True, **arguments) -> "Rows":
@@ -75,6 +68,10 @@ class Rows:
         """The rows at these indices, int64 (B,): ({modality: (B, ...)}, {modality with gaps: bool (B,)})."""
         x = {m: v[index].to(torch.float32) / 255 if m in self.images else v[index] for m, v in self.x.items()}
         return x, {m: mask[index] for m, mask in self.present.items()}
+
+    def observed(self) -> dict[str, Tensor]:
+        """All that was observed of each modality, but for bytes, {modality: (n, ...)}: what is to be checked once."""
+        return {m: v[self.present[m]] if m in self.present else v for m, v in self.x.items() if m not in self.images}
 
     def factors_at(self, index: Tensor) -> dict[str, Tensor]:
         """What is known of these rows: {factor: (B,)}."""

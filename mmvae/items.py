@@ -50,3 +50,14 @@ def tensor(name: str, value, dtype: torch.dtype) -> Tensor:
     if value.is_floating_point():
         return value.to(dtype) if value.dtype != dtype else value
     return value if value.dtype in (torch.bool, torch.uint8) else value.to(torch.int64)
+
+
+def check_masks(x: dict[str, Tensor], present: dict[str, Tensor], n: int):
+    """Raises ValueError for masks that are none of n rows of x, and for a row in which nothing was observed."""
+    for m, mask in present.items():
+        if m not in x or mask.dtype != torch.bool or mask.dim() != 1:
+            raise ValueError(f'present["{m}"]: found {mask.dtype} of shape {tuple(mask.shape)}, expected bool of shape '
+                             f"({n},) for one of {tuple(x)}")
+    if len(present) == len(x) and not (seen := torch.stack(list(present.values())).any(0)).all():
+        raise ValueError(f"present: found nothing observed in row {(~seen).nonzero()[0].item()}, expected at least one "
+                         f"of {tuple(x)}")

@@ -1,11 +1,11 @@
-"""Rows that are read when they are drawn."""
+"""Rows that are read when they are drawn, and what `fit` makes of what it is given."""
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from .data import Batch, Rows
 from .items import collate, item, length
@@ -19,6 +19,8 @@ class LazyRows(Rows):
     since nobody reads all of them; default: the hash of those 64 and of their number. arguments: `images` and `dtype` of
     `Rows`. Raises what `Rows.of` does, and ValueError for an item that lacks what it may not.
     """
+
+    lazy = True
 
     def __init__(self, dataset: Dataset, workers: int = 0, gaps: Sequence[str] | None = None,
                  device: str | torch.device = "cpu", seed: int = 0, fingerprint: str | None = None, **arguments):
@@ -47,9 +49,23 @@ class LazyRows(Rows):
         every = torch.ones(len(items), dtype=torch.bool)
         return Rows(x, {m: present.get(m, every) for m in x if m in self.gaps}, factors, device=self.device, **self.arguments)
 
+    def observed(self) -> dict[str, Tensor]:
+        """Nothing, since nobody reads all of them: each batch is checked when it is drawn."""
+        return {}
+
     def batch(self, index: Tensor) -> Batch:
         rows = self._read(index)
         return rows.batch(torch.arange(len(rows), device=self.device))
 
     def factors_at(self, index: Tensor) -> dict[str, Tensor]:
         return self._read(index).factors
+
+
+def as_rows(rows, progress: bool = True) -> Rows:
+    """What a training takes: rows as they are, a `Dataset` read. Raises TypeError, with what to do, for anything else."""
+    if isinstance(rows, DataLoader):
+        raise TypeError("rows: found a DataLoader, expected its dataset: mmvae.data.Rows.of(loader.dataset)")
+    rows = Rows.of(rows, progress=progress) if isinstance(rows, Dataset) else rows
+    if missing := [name for name in ("batch", "fingerprint", "device", "__len__") if not hasattr(rows, name)]:
+        raise TypeError(f"rows: found {type(rows).__name__} without {', '.join(missing)}, expected mmvae.data.Rows")
+    return rows

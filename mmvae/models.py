@@ -101,14 +101,14 @@ class MultiModalVAE(nn.Module):
             with torch.set_grad_enabled(torch.is_grad_enabled() and cross > 0):  # at 0 it is only watched
                 swapped = self.cross_reconstruction(x, {s[0]: q for s, q in posteriors.items() if len(s) == 1}, masks)
             terms |= {f"cross.reconstruction.{m}": r for m, r in swapped.items()}
-            terms["total"] = terms["total"] + cross * sum(_weight(weight, m) * r for m, r in swapped.items())
+            terms["total"] = terms["total"] + cross * sum(_weighed(weight, m, r) for m, r in swapped.items())
         return terms
 
     def elbo(self, x: Data, q: Posterior, subset: Subset, weight: float | dict[str, float] = 1.0) -> dict[str, Tensor]:
         """The ELBO of one subset, by one draw of z from q, and its terms: {"reconstruction.m", "kl.b", "elbo": (B,)}."""
         decoded = self.decode({block: g.sample() for block, g in q.items()}, subset)
         terms = {f"reconstruction.{m}": -self.likelihood(m).log_prob(decoded[m], x[m]) for m in subset}
-        log_p = -sum(_weight(weight, m) * terms[f"reconstruction.{m}"] for m in subset)
+        log_p = -sum(_weighed(weight, m, terms[f"reconstruction.{m}"]) for m in subset)
         kl = {f"kl.{block}": g.kl() for block, g in q.items()}
         return terms | kl | {"elbo": log_p - sum(kl.values())}
 
@@ -244,5 +244,6 @@ def _batch(x: Data) -> int:
     return next(iter(x.values())).shape[0]
 
 
-def _weight(weight: float | dict[str, float], m: str) -> float:
-    return weight.get(m, 1.0) if isinstance(weight, dict) else weight
+def _weighed(weight: float | dict[str, float], m: str, value: Tensor) -> Tensor:
+    factor = weight.get(m, 1.0) if isinstance(weight, dict) else weight
+    return value if factor == 1 else factor * value

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from . import behaviour, checkpoint, distributed
 from .checkpoint import Checkpoint, about, load_run, versions
 from .files import Log, read_log, write_atomically
+from .lazy import as_rows
 from .data import Rows
 from .models import MultiModalVAE
 
@@ -71,12 +71,12 @@ def optimiser_of(model: torch.nn.Module, settings: Settings) -> torch.optim.Opti
 
 
 def update(model: MultiModalVAE, optimiser: torch.optim.Optimizer, x: dict[str, Tensor], settings: Settings,
-           iteration: int, present: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+           iteration: int, present: dict[str, Tensor] | None = None, check: bool = False) -> dict[str, Tensor]:
     """One iteration on the rows x, {modality: (B, ...)}: the terms of the loss before it, nats a row. They stay on the
-    device, and nothing in here waits for it: the values of x are not looked at."""
+    device, and nothing in here waits for it: the values of x are not looked at, unless `check` says so."""
     group = optimiser.param_groups[0]
     optimiser.zero_grad()
-    terms = model.loss(x, settings.weight, present, settings.cross_at(iteration), check=False)
+    terms = model.loss(x, settings.weight, present, settings.cross_at(iteration), check)
     terms["total"].backward()
     torch.nn.utils.clip_grad_norm_(group["params"], settings.clip)
     group["lr"] = settings.rate(iteration)
@@ -101,15 +101,13 @@ def fit(model: MultiModalVAE, rows: Rows, run_dir: str | Path, settings: Setting
     last good checkpoint stays.
     """
     settings = Settings(**asdict(settings or Settings()) | changes)
-    if isinstance(rows, DataLoader):
-        raise TypeError("rows: found a DataLoader, expected its dataset: mmvae.data.Rows.of(loader.dataset)")
-    rows = Rows.of(rows, progress=progress) if isinstance(rows, Dataset) else rows
-    if missing := [name for name in ("batch", "fingerprint", "device", "__len__") if not hasattr(rows, name)]:
-        raise TypeError(f"rows: found {type(rows).__name__} without {', '.join(missing)}, expected mmvae.data.Rows")
+    rows = as_rows(rows, progress)
     part, run_dir = distributed.rows(settings.batch), Path(run_dir)
     model.to(rows.device)
     some = torch.arange(min(settings.batch, len(rows)), device=rows.device)
     model.check(*rows.batch(some))  # in a sentence, before anything is written
+    for m, values in getattr(rows, "observed", dict)().items():
+        model.likelihood(m).check(values, m)
     torch.backends.cudnn.deterministic = True  # else its convolutions may add up in any order
     with checkpoint.lock(run_dir) if distributed.rank() == 0 else nullcontext(), distributed.together(), \
             torch.random.fork_rng(distributed.gpus(rows.device)):
@@ -164,7 +162,7 @@ def _train(model: MultiModalVAE, settings: Settings, rows: Rows, run_dir: Path, 
     for iteration in bar:
         index = torch.randint(len(rows), (settings.batch,), generator=generator, device=rows.device)[part]
         x, present = rows.batch(index)
-        terms = update(stepped, optimiser, x, settings, iteration, present)
+        terms = update(stepped, optimiser, x, settings, iteration, present, getattr(rows, "lazy", False))
         unread.append(torch.stack(list(terms.values())))  # stays on the device
 
         done, last = iteration + 1, iteration + 1 == settings.iterations

@@ -166,3 +166,21 @@ def test_gaps_train(tmp_path):
     mmvae.fit(model, rows, tmp_path, iterations=60, batch=8, log_every=20, progress=False)
     log = mmvae.train.read_log(tmp_path)
     assert log["total"][-1] < log["total"][0] and "sound+label+word.elbo" in log
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_fit_looks_at_every_row_once(keep, tmp_path):
+    """A picture of bytes taken for floats far behind the first batch: refused before training, or, if lazy, when drawn."""
+    class Late(Items):
+        def __len__(self):
+            return 300
+
+        def __getitem__(self, i):
+            return {"picture": torch.full((1, 8, 8), 255.0 if i == 290 else 0.5), "name": i % 2}
+
+    rows = Rows.of(Late(), progress=False) if keep else LazyRows(Late())
+    with pytest.raises(ValueError, match=r'x\["picture"\]: found values from 0.5 to 255, expected them within'):
+        mmvae.fit(model(), rows, tmp_path / "run", iterations=200, batch=32, progress=False)
+    assert keep != (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match=r"images: found \['photo'\], expected some of \('picture',\)"):
+        Rows({"picture": torch.rand(2, 1, 8, 8)}, images=("photo",))
