@@ -112,7 +112,8 @@ def _check_tensor(m: str, value, batch: torch.Size | None, shape: tuple[int, ...
 
 
 def cases(model, x: Data, masks: Data, subsets: Sequence[Subset]) -> list[tuple[Subset, Tensor | None]]:
-    """[(subset B, its rows)]: the rows whose observed set O has B = A ∩ O for one of these subsets A; None: all rows.
+    """[(subset B, its rows)]: the rows whose observed set O has B = A ∩ O for one of these subsets A; None: all rows
+    [eq-own-missing].
 
     Which rows these are is never read from the device. Raises ValueError for a B that the model has no posterior of.
     """

@@ -10,6 +10,7 @@ import mmvae
 import planted
 from mmvae import evaluate
 from mmvae.experiment import measure, prints
+from mmvae.experiment.__main__ import evaluate as evaluate_runs
 from mmvae.experiment.recipe import Recipe
 from mmvae.faces import FACTORS, Pairs
 from mmvae.faces import judge as judging
@@ -152,7 +153,7 @@ def command(faces, tmp_path, monkeypatch):
 
 def test_the_command_prints_what_it_writes(command, capsys):
     runs, options, out = command
-    measure.main([*runs, *options])
+    evaluate_runs([*runs, *options])
     found, printed = json.loads(out.read_text()), capsys.readouterr().out
     assert list(found) == runs and all(LONG < set(record) and record["n"] == 32 for record in found.values())
     for run in runs:
@@ -170,7 +171,7 @@ def test_the_command_keeps_what_it_has_when_a_run_cannot_be_measured(command, ca
     train_run("vanilla", planted.splits()[0], other, iterations=3)
     for bad, message in ((other, "trained on data"), (f"{runs[1]}-none", "no settings.json")):
         with pytest.raises(SystemExit) as stop:
-            measure.main([runs[0], bad, *options])
+            evaluate_runs([runs[0], bad, *options])
         error = [line for line in capsys.readouterr().err.splitlines() if message in line]
         assert stop.value.code == 1 and len(error) == 1 and bad in error[0]
     assert list(json.loads(out.read_text())) == runs[:1]
@@ -179,5 +180,5 @@ def test_the_command_keeps_what_it_has_when_a_run_cannot_be_measured(command, ca
 def test_a_missing_data_file_is_named(command, capsys):
     runs, options, _ = command
     with pytest.raises(SystemExit):
-        measure.main([*runs, "--data", "nowhere.h5"])
+        evaluate_runs([*runs, "--data", "nowhere.h5"])
     assert "nowhere.h5: no such file" in capsys.readouterr().err

@@ -166,7 +166,8 @@ def log_likelihoods(model: MultiModalVAE, x: Data, samples: Sequence[int] = (1, 
 def log_likelihood(model: MultiModalVAE, x: Data, given: Data | None = None, samples: int = 1000,
                    weight: float | dict[str, float] = 1.0, seed: int = 0, chunk: int = 4096,
                    present: Data | None = None) -> Estimate:
-    """log p(x), or log p(x | given) = log p(x, given) - log p(given), with its standard error: see `Estimate`.
+    """log p(x), or log p(x | given) = log p(x, given) - log p(given), with its standard error: see `Estimate`
+    [eq-own-conditional].
 
     Each part by importance sampling from the model's own posterior of what it holds: Burda et al. (2016), eq. 8, and Suzuki
     et al. (2016) for the conditional. The error is that of the mean of the weights, by the delta method (for a conditional of
