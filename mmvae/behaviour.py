@@ -31,7 +31,7 @@ def of_training(model, start: Callable) -> Print:
     """
     model = fixed_weights(copy.deepcopy(model).cpu()).train()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # and no GPU's
         with torch.no_grad():
             z = {b: torch.randn(ROWS, dim).to(model.like) for b, dim in model.blocks.items()}
             x = {m: model.likelihood(m).sample(output) for m, output in model.decode(z).items()}

@@ -118,8 +118,15 @@ def settings_of(run_dir: Path) -> dict:
 
 def about(model: nn.Module) -> dict:
     """What a model is, as a run's settings.json says it."""
+    def named(likelihood) -> str:
+        given = getattr(likelihood, "given", None)
+        return type(likelihood).__name__ + ("" if given is None else f"({given.exp().item():.6g})")
+
+    options = {k: v for k, v in vars(model).items()
+               if isinstance(v, bool | int | float | str) and k[0] != "_" and k != "training"}
     return {"class": type(model).__name__, "modalities": {m: list(of.shape or ()) for m, of in model.modalities.items()},
-            "blocks": model.blocks, "subsets": [joined(s) for s in model.subsets]}
+            "likelihoods": {m: named(model.likelihood(m)) for m in model.modalities}, "blocks": dict(model.blocks),
+            "subsets": [joined(s) for s in model.subsets], "options": options}
 
 
 def versions(device: str | torch.device = "cpu") -> dict[str, str]:

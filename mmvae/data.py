@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from .items import check_masks, collate, item, length, tensor
+from .items import blanked, check_masks, collate, factor, item, length, tensor
 
 Batch = tuple[dict[str, Tensor], dict[str, Tensor]]
 
@@ -32,9 +32,10 @@ class Rows:
         if not isinstance(x, dict) or not x:
             raise TypeError(f"x: found {type(x).__name__}, expected a dictionary of modalities, {{name: (N, ...)}}")
         self.x = {m: tensor(f'x["{m}"]', v, dtype).to(device) for m, v in x.items()}
-        self.factors = {f: tensor(f'factors["{f}"]', v, dtype).to(device) for f, v in (factors or {}).items()}
+        self.factors = {f: factor(f'factors["{f}"]', v, dtype).to(device) for f, v in (factors or {}).items()}
         self.present = {m: tensor(f'present["{m}"]', v, dtype).to(device) for m, v in (present or {}).items()}
-        self.device, self.images, n = torch.device(device), tuple(images), len(next(iter(self.x.values())))
+        self.device, self.dtype, n = torch.device(device), dtype, len(next(iter(self.x.values())))
+        self.images = (images,) if isinstance(images, str) and images in x else tuple(images)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         for what, group in (("x", self.x), ("factors", self.factors), ("present", self.present)):
             for name, value in group.items():
@@ -42,7 +43,7 @@ class Rows:
                     raise ValueError(f'{what}["{name}"]: found {len(value)} rows, expected ' + (f"{n}, as of the first "
                                      "modality" if n else "at least one"))
         check_masks(self.x, self.present, n)
-        if wrong := set(images) - set(x):
+        if wrong := set(self.images) - set(x):
             raise ValueError(f"images: found {sorted(wrong)}, expected some of {tuple(x)}")
         for m, value in self.x.items():
             if (value.dtype == torch.uint8) != (m in self.images):
@@ -65,8 +66,8 @@ class Rows:
         return len(next(iter(self.x.values())))
 
     def batch(self, index: Tensor) -> Batch:
-        """The rows at these indices, int64 (B,): ({modality: (B, ...)}, {modality with gaps: bool (B,)})."""
-        x = {m: v[index].to(torch.float32) / 255 if m in self.images else v[index] for m, v in self.x.items()}
+        """The rows at these indices, int64 (B,): ({modality: (B, ...)}, {modality that some row lacks: bool (B,)})."""
+        x = {m: v[index].to(self.dtype) / 255 if m in self.images else v[index] for m, v in self.x.items()}
         return x, {m: mask[index] for m, mask in self.present.items()}
 
     def observed(self) -> dict[str, Tensor]:
@@ -82,9 +83,10 @@ class Rows:
         return torch.randint(len(self), (n,), generator=generator or self.generator, device=self.device)
 
     def __getitem__(self, index) -> Batch:
-        """The rows at these indices (an int, a slice, ints or a tensor): ({modality: (B, ...)}, {factor: (B,)})."""
+        """The rows at these indices (an int, a slice, ints or a tensor): ({modality: (B, ...)}, {factor: (B,)}).
+        What is missing is NaN, or -1 in a class, which a model refuses: `batch` has its masks."""
         index = torch.arange(len(self), device=self.device)[index].reshape(-1)
-        return self.batch(index)[0], self.factors_at(index)
+        return blanked(*self.batch(index)), self.factors_at(index)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Batch:
         """n rows, drawn uniformly with replacement, as `rows[index]` gives them."""

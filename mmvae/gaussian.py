@@ -92,14 +92,15 @@ class Mixture:
     def log_prob(self, z: Tensor) -> Tensor:
         """log of the weighted sum of the parts' densities at z (B, D), or (..., B, D): (B,) or (..., B), nats."""
         each = torch.stack([g.log_prob(z) for g in self.parts], -1)  # (..., B, E)
-        return (each + self.weights.clamp(min=torch.finfo(self.weights.dtype).tiny).log()).logsumexp(-1)
+        there = self.weights > 0
+        return torch.where(there, each + torch.where(there, self.weights, 1.0).log(), -math.inf).logsumexp(-1)
 
     def kl(self, other: "Gaussian | None" = None) -> Tensor:
         """An estimate of KL(self || other), default to the prior, by one draw from every part: (B,), nats, unbiased and
         so sometimes negative. A mixture's has no closed form."""
         z = self.stratified()  # (E, B, D)
         other = prior(*z.shape[1:], like=z) if other is None else other
-        return (self.weights.T * (self.log_prob(z) - other.log_prob(z))).sum(0)
+        return torch.where(self.weights.T > 0, self.weights.T * (self.log_prob(z) - other.log_prob(z)), 0.0).sum(0)
 
     def moments(self) -> Gaussian:
         """The diagonal Gaussian of the same means and variances, (B, D)."""
@@ -148,7 +149,7 @@ def mixture_of_experts(experts: list[Gaussian], masks: list[Tensor | None] = ())
     """
     _one_shape("mixture_of_experts", experts)
     speaks = _table(experts, masks).to(experts[0].mu)  # (B, E)
-    return Mixture(tuple(experts), speaks / speaks.sum(1, keepdim=True))
+    return Mixture(tuple(experts), speaks / speaks.sum(1, keepdim=True).clamp(min=1))
 
 
 def mixture_of_products(experts: list[Gaussian], prior: bool = True, masks: list[Tensor | None] = ()) -> Mixture:
@@ -162,11 +163,13 @@ def mixture_of_products(experts: list[Gaussian], prior: bool = True, masks: list
             parts.append(product_of_experts([experts[k] for k in some], prior))
             there.append(speaks[:, list(some)].all(1))
     weights = torch.stack(there, 1).to(experts[0].mu)  # (B, 2^E - 1)
-    return Mixture(tuple(parts), weights / weights.sum(1, keepdim=True))
+    return Mixture(tuple(parts), weights / weights.sum(1, keepdim=True).clamp(min=1))
 
 
 def _table(experts: list[Gaussian], masks: list[Tensor | None]) -> Tensor:
     """Which expert speaks of which row: bool (B, E)."""
+    if len(masks) not in (0, len(experts)):
+        raise ValueError(f"masks: found {len(masks)}, expected one for each of {len(experts)} experts")
     every = experts[0].mu.new_ones(experts[0].mu.shape[0], dtype=torch.bool)
     return torch.stack([every if mask is None else mask for mask in masks or [None] * len(experts)], 1)
 

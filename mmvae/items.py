@@ -1,4 +1,6 @@
 """What rows are made of: tensors from anything like them, and the items of a Dataset, one by one and several together."""
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,8 +25,11 @@ def item(dataset: Dataset, i: int) -> tuple[dict, dict]:
     if not isinstance(x, dict) or not x:
         raise TypeError(f"dataset[{i}]: found {type(item).__name__}, expected {{modality: value}}, or that and "
                         "{factor: value}")
-    x = {m: torch.as_tensor(v) for m, v in x.items() if v is not None}
-    return x, {f: torch.as_tensor(v) for f, v in factors.items()}
+    try:
+        x = {m: torch.as_tensor(v) for m, v in x.items() if v is not None}
+        return x, {f: torch.as_tensor(v) for f, v in factors.items()}
+    except (TypeError, ValueError, RuntimeError) as e:
+        raise TypeError(f"dataset[{i}]: found what are no numbers, expected tensors, arrays or numbers ({e})") from e
 
 
 def collate(items: list[tuple[dict, dict]], example: dict[str, Tensor] | None = None) -> tuple[dict, dict, dict]:
@@ -44,12 +49,37 @@ def tensor(name: str, value, dtype: torch.dtype) -> Tensor:
     """A tensor of `dtype`, int64, bool or bytes. Raises TypeError or ValueError for what is none."""
     if not isinstance(value, Tensor | np.ndarray | list | tuple):
         raise TypeError(f"{name}: found {type(value).__name__}, expected a tensor or an array")
-    value = torch.as_tensor(np.asarray(value) if isinstance(value, list | tuple) else value)
+    try:
+        value = value if isinstance(value, Tensor) else torch.as_tensor(np.ascontiguousarray(value))
+    except (TypeError, ValueError) as e:
+        raise TypeError(f"{name}: found {type(value).__name__} of what are no numbers, expected numbers ({e})") from e
+    if value.is_complex():
+        raise TypeError(f"{name}: found {value.dtype}, expected real numbers")
     if value.dim() == 0:
         raise ValueError(f"{name}: found a single number, expected a row for each")
     if value.is_floating_point():
         return value.to(dtype) if value.dtype != dtype else value
     return value if value.dtype in (torch.bool, torch.uint8) else value.to(torch.int64)
+
+
+def factor(name: str, value, dtype: torch.dtype) -> Tensor:
+    """What is known of the rows: (N,), of `dtype` or int64. Raises TypeError or ValueError for what is none."""
+    value = tensor(name, value, dtype)
+    if value.dim() != 1 or not value.isfinite().all():
+        found = "" if value.isfinite().all() else " with NaN"
+        raise ValueError(f"{name}: found shape {tuple(value.shape)}{found}, expected a finite number for each row")
+    return value if value.is_floating_point() else value.to(torch.int64)
+
+
+def blanked(x: dict[str, Tensor], masks: dict[str, Tensor]) -> dict[str, Tensor]:
+    """x with NaN, or -1, where nothing was observed, which a model refuses; without what no row has."""
+    out = {}
+    for m, v in x.items():
+        mask = masks.get(m)
+        if mask is None or mask.any():
+            fill = math.nan if v.is_floating_point() else -1
+            out[m] = v if mask is None else v.masked_fill(~mask.view(-1, *[1] * (v.dim() - 1)), fill)
+    return out
 
 
 def check_masks(x: dict[str, Tensor], present: dict[str, Tensor], n: int):

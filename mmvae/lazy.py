@@ -14,7 +14,7 @@ from .items import collate, item, length
 class LazyRows(Rows):
     """Rows of a `Dataset` as of `Rows.of`, which is too large to keep, or makes each item anew.
 
-    workers: threads that read a batch side by side; what is drawn depends on the seed alone, not on them. gaps: the
+    workers: threads that read a batch side by side; what is drawn depends on the seed alone, not on them. missing: the
     modalities that an item may lack; default: those that one of the first 64 lacks. fingerprint: what stands for the data,
     since nobody reads all of them; default: the hash of those 64 and of their number. arguments: `images` and `dtype` of
     `Rows`. Raises what `Rows.of` does, and ValueError for an item that lacks what it may not.
@@ -22,14 +22,18 @@ class LazyRows(Rows):
 
     lazy = True
 
-    def __init__(self, dataset: Dataset, workers: int = 0, gaps: Sequence[str] | None = None,
+    def __init__(self, dataset: Dataset, workers: int = 0, missing: Sequence[str] | None = None,
                  device: str | torch.device = "cpu", seed: int = 0, fingerprint: str | None = None, **arguments):
         self.dataset, self.arguments, self.device = dataset, arguments, torch.device(device)
         self.pool = ThreadPoolExecutor(workers) if workers else None
         self.generator = torch.Generator(self.device).manual_seed(seed)
         items = self._items(range(min(64, length(dataset))))
-        x, missing, _ = collate(items)
-        self.example, self.gaps = {m: torch.zeros_like(v[0]) for m, v in x.items()}, set(missing if gaps is None else gaps)
+        x, lacking, _ = collate(items)
+        self.example = {m: torch.zeros_like(v[0]) for m, v in x.items()}
+        self.missing = set(lacking if missing is None else missing)
+        if wrong := self.missing - set(self.example):
+            raise ValueError(f"missing: found {sorted(wrong)}, expected some of {tuple(self.example)}, which the first "
+                             f"{len(items)} items have; put an item that has it among them")
         first = Rows(*collate(items), device=device, **arguments)
         self.fingerprint = fingerprint or hashlib.sha256(f"{len(dataset)} {first.fingerprint}".encode()).hexdigest()
 
@@ -42,12 +46,16 @@ class LazyRows(Rows):
     def _read(self, index: Tensor) -> Rows:
         items = self._items(index.tolist())
         for i, (x, _) in zip(index.tolist(), items):
-            if wrong := set(self.example) - set(x) - self.gaps:
+            if wrong := set(x) - set(self.example):
+                raise ValueError(f"dataset[{i}]: found {sorted(wrong)}, expected some of {tuple(self.example)}, which the "
+                                 "first items have; put an item that has it among the first 64")
+            if wrong := set(self.example) - set(x) - self.missing:
                 raise ValueError(f"dataset[{i}]: found none of {sorted(wrong)}, expected it, since the first items have it; "
-                                 f"say gaps={sorted(self.gaps | wrong)}")
+                                 f"say missing={sorted(self.missing | wrong)}")
         x, present, factors = collate(items, self.example)
         every = torch.ones(len(items), dtype=torch.bool)
-        return Rows(x, {m: present.get(m, every) for m in x if m in self.gaps}, factors, device=self.device, **self.arguments)
+        masks = {m: present.get(m, every) for m in x if m in self.missing}
+        return Rows(x, masks, factors, device=self.device, **self.arguments)
 
     def observed(self) -> dict[str, Tensor]:
         """Nothing, since nobody reads all of them: each batch is checked when it is drawn."""

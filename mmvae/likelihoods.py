@@ -1,4 +1,4 @@
-"""Likelihoods p(x | z): what a decoder's output says of a modality's data.
+"""Likelihoods p(x | z): what a decoder's output says of a modality's data. Modules, because a scale may be learnt.
 
 Each has four methods, and so has a reader's own:
 
@@ -6,8 +6,6 @@ Each has four methods, and so has a reader's own:
     mean(output) -> (B, ...)        what is shown of it, and predicted: a picture's brightness, a class's probability
     sample(output, generator)       a draw of x
     check(x, name)                  raises ValueError, in one sentence, for data that it cannot be of
-
-They are modules, because a scale may be learnt. `output` is what the decoder returns.
 """
 import math
 
@@ -21,9 +19,10 @@ def _rows(values: Tensor) -> Tensor:
     return values.flatten(1).sum(1) if values.dim() > 1 else values
 
 
-def _same_shape(output: Tensor, x: Tensor):
-    if output.shape != x.shape:
-        raise ValueError(f"decoder: found an output of shape {tuple(output.shape)}, expected that of x, {tuple(x.shape)}")
+def _same_shape(output: Tensor | torch.distributions.Distribution, x: Tensor):
+    shape = output.shape if isinstance(output, Tensor) else output.batch_shape + output.event_shape
+    if shape != x.shape:
+        raise ValueError(f"decoder: found an output of shape {tuple(shape)}, expected that of x, {tuple(x.shape)}")
 
 
 def _check_finite(x: Tensor, name: str, low: float = -math.inf, high: float = math.inf, what: str = "finite numbers"):
@@ -33,7 +32,8 @@ def _check_finite(x: Tensor, name: str, low: float = -math.inf, high: float = ma
         raise ValueError(f'x["{name}"]: found {x.dtype}, expected floating point{hint}')
     least, most = x.detach().aminmax() if x.numel() else (0.0, 0.0)
     if not (low <= least and most <= high and -math.inf < least and most < math.inf):  # written so that NaN fails too
-        raise ValueError(f'x["{name}"]: found values from {least:.4g} to {most:.4g}, expected {what}')
+        found = "NaN" if math.isnan(least) else f"values from {least:.4g} to {most:.4g}"
+        raise ValueError(f'x["{name}"]: found {found}, expected {what}')
 
 
 class Bernoulli(nn.Module):
@@ -105,7 +105,7 @@ class Laplace(_Scaled):
 
     def sample(self, output: Tensor, generator: torch.Generator | None = None) -> Tensor:
         u = torch.empty_like(output).uniform_(-1, 1, generator=generator)
-        return output - self.scale * u.sign() * (-u.abs()).log1p()
+        return output - self.scale * u.sign() * (-u.abs()).clamp(min=torch.finfo(u.dtype).eps - 1).log1p()
 
 
 class NegativeBinomial(_Scaled):
@@ -169,10 +169,11 @@ class Own(nn.Module):
         if not isinstance(output, torch.distributions.Distribution):
             raise ValueError(f"decoder: found an output of type {type(output).__name__}, expected a "
                              "torch.distributions.Distribution, since its Modality names no likelihood")
+        _same_shape(output, x)
         return _rows(output.log_prob(x))
 
     def mean(self, output: torch.distributions.Distribution) -> Tensor:
-        return output.mean
+        return output.probs if isinstance(output, torch.distributions.Categorical) else output.mean
 
     def sample(self, output: torch.distributions.Distribution, generator: torch.Generator | None = None) -> Tensor:
         return output.sample()  # from PyTorch's own generator: a Distribution takes no other

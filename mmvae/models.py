@@ -35,7 +35,7 @@ class MultiModalVAE(nn.Module):
     def __init__(self, modalities: dict[str, Modality], shared: int = 0, blocks: dict[str, int] | None = None,
                  subsets: Sequence[Sequence[str]] | None = None):
         super().__init__()
-        observed.check_modalities(type(self).__name__, modalities, Modality, bool(blocks) or shared >= 1, shared)
+        observed.check_modalities(type(self).__name__, modalities, Modality, blocks or {"S": shared})
         self.modalities = {m: replace(of, likelihood=copy.deepcopy(of.likelihood)) for m, of in modalities.items()}
         names = tuple(modalities)
         middle = (len(names) + 1) // 2  # so that a pair reads z_I, z_S, z_T
@@ -70,7 +70,7 @@ class MultiModalVAE(nn.Module):
 
     def decode(self, z: Latents, modalities: Sequence[str] | None = None) -> dict:
         """{block: (B, dimensions)} -> {modality: the parameters of p(x_m | z)}. modalities: decode only these."""
-        return {m: self.decoders[m](torch.cat([z[m], z["S"]], 1)) for m in modalities or self.modalities}
+        return {m: self.decoders[m](torch.cat([z[m], z["S"]], 1)) for m in observed.names_of(self, modalities)}
 
     def likelihood(self, m: str):
         """The likelihood of a modality."""
@@ -85,7 +85,9 @@ class MultiModalVAE(nn.Module):
         """Every term of the loss, per row: each value is (B,), nats. See `loss` for names and arguments. subsets: whose ELBOs
         to sum instead of `self.subsets`."""
         x, masks = self.check(x, present, values=check)
-        cases = observed.cases(self, x, masks, subsets or self.subsets)
+        observed.check_weight(self, weight)
+        subsets = observed.subsets_of(tuple(self.modalities), subsets) if subsets else self.subsets
+        cases = observed.cases(self, x, masks, subsets)
         single = [] if cross is None else [(m,) for m in x]
         for s in single:
             observed.refuse_unseen(self, s)
@@ -107,7 +109,7 @@ class MultiModalVAE(nn.Module):
     def elbo(self, x: Data, q: Posterior, subset: Subset, weight: float | dict[str, float] = 1.0) -> dict[str, Tensor]:
         """The ELBO of one subset, by one draw of z from q, and its terms: {"reconstruction.m", "kl.b", "elbo": (B,)}."""
         decoded = self.decode({block: g.sample() for block, g in q.items()}, subset)
-        terms = {f"reconstruction.{m}": -self.likelihood(m).log_prob(decoded[m], x[m]) for m in subset}
+        terms = {f"reconstruction.{m}": -observed.log_prob(self, m, decoded[m], x[m]) for m in subset}
         log_p = -sum(_weighed(weight, m, terms[f"reconstruction.{m}"]) for m in subset)
         kl = {f"kl.{block}": g.kl() for block, g in q.items()}
         return terms | kl | {"elbo": log_p - sum(kl.values())}
@@ -123,7 +125,7 @@ class MultiModalVAE(nn.Module):
         for m in x:
             for other in (o for o in x if o != m):
                 z = {m: single[m][m].sample(), "S": single[other]["S"].sample()}
-                term = -self.likelihood(m).log_prob(self.decode(z, (m,))[m], x[m])
+                term = -observed.log_prob(self, m, self.decode(z, (m,))[m], x[m])
                 for mask in (masks[k] for k in (m, other) if k in masks):
                     term = torch.where(mask, term, torch.zeros_like(term))
                 swapped[m] = swapped.get(m, 0) + term
@@ -151,9 +153,7 @@ class MultiModalVAE(nn.Module):
                 generator: torch.Generator | None = None) -> Data:
         """What the model imagines of `want`, default every modality, given x: {modality: (n, B, ...)}, the means of
         p(x_m | z) for n draws of z from the posterior. generator: of the draws; default: PyTorch's own."""
-        if wrong := set(want or ()) - set(self.modalities):
-            raise ValueError(f"want: found {sorted(wrong)}, expected some of {tuple(self.modalities)}")
-        q = self.posterior(x, present)
+        want, q = observed.names_of(self, want), self.posterior(x, present)
         draws = [{b: g.sample(generator) for b, g in q.items()} for _ in range(n)]
         made = self.means({b: torch.cat([z[b] for z in draws]) for b in q}, want)
         return {m: v.unflatten(0, (n, -1)) for m, v in made.items()}
@@ -191,13 +191,11 @@ class VanillaVAE(MultiModalVAE):
     def decode(self, z: Latents, modalities: Sequence[str] | None = None) -> dict:
         """{"Z": (B, latent)} -> as of every model."""
         outputs = zip(self.modalities, self.decoders[joined(tuple(self.modalities))](z["Z"]))
-        return {m: output for m, output in outputs if m in (modalities or self.modalities)}
+        return {m: output for m, output in outputs if m in observed.names_of(self, modalities)}
 
 
 class MuMoVAE(MultiModalVAE):
-    """Encoders that share nothing, one a subset: q_I(z_I, z_S | x_I), q_T(z_S, z_T | x_T), q(z | x_I, x_T)
-    [eq-mumo-single, eq-mumo-joint].
-    """
+    """Encoders that share nothing, one a subset: q_I(z_I, z_S | x_I), q(z | x_I, x_T) [eq-mumo-single, eq-mumo-joint]."""
 
     def __init__(self, modalities: dict[str, Modality], shared: int = 5, subsets: Sequence[Sequence[str]] | None = None):
         super().__init__(modalities, shared, subsets=subsets)
@@ -211,8 +209,7 @@ class MuMoVAE(MultiModalVAE):
 class PoEVAE(MultiModalVAE):
     """An encoder a modality; the posterior of the shared block is the product of their experts and the prior.
 
-    q(z_S | x_I, x_T) is proportional to p(z_S) q_I(z_S | x_I) q_T(z_S | x_T): Wu & Goodman (2018), sec. 2
-    [eq-poe-joint].
+    q(z_S | x_I, x_T) is proportional to p(z_S) q_I(z_S | x_I) q_T(z_S | x_T): Wu & Goodman (2018), sec. 2 [eq-poe-joint].
     v1 and v2 of the MMPOE-VAE differ in `subsets`; without private blocks it is the WG-VAE.
     single_prior: multiply p(z_S) into the posterior of a single modality too, as Wu & Goodman do. The experiment's
     formula, our default, takes the single expert as it is.

@@ -1,12 +1,12 @@
 """Networks: the book's, for pictures of any size, vectors and classes; and `Modality`, by which anybody's take their place.
 
-A picture is read in patches of 8x8 pixels, the rest is dense layers, which a CPU computes at full speed. Bigger and deeper
-networks draw the training faces more sharply, and faces that they have not seen less well: benchmarks/README.md.
+A picture is read in patches of 8x8 pixels, the rest is dense layers; what else was tried: benchmarks/README.md.
 """
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
@@ -42,12 +42,13 @@ class Modality:
 
 def images(size: int | tuple[int, int], channels: int = 1, private: int = 0, likelihood: object = None) -> Modality:
     """Pictures: float (B, channels, H, W), in [0, 1] with the default, Bernoulli. size: pixels a side, or (H, W)."""
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = (size, size) if isinstance(size, Integral) else size
     if min(height, width, channels) < 1:
         raise ValueError(f"images: found size {size} with {channels} channels, expected at least 1 of each")
     kind = {"channels": channels, "size": (height, width)}
-    return Modality(partial(ImageEncoder, **kind), partial(ImageDecoder, **kind), likelihood or Bernoulli(), private,
-                    (channels, height, width))
+    likelihood = Bernoulli() if likelihood is None else likelihood
+    shape = channels, height, width
+    return Modality(partial(ImageEncoder, **kind), partial(ImageDecoder, **kind), likelihood, private, shape)
 
 
 def vectors(size: int | tuple[int, ...], private: int = 0, likelihood: object = None) -> Modality:
@@ -55,10 +56,10 @@ def vectors(size: int | tuple[int, ...], private: int = 0, likelihood: object = 
 
     For `NegativeBinomial` the encoder reads log(1 + x), as is usual for counts.
     """
-    shape = (size,) if isinstance(size, int) else tuple(size)
+    shape = (size,) if isinstance(size, Integral) else tuple(size)
     if not shape or min(shape) < 1:
         raise ValueError(f"vectors: found size {size}, expected a positive number, or several")
-    likelihood = likelihood or Normal()
+    likelihood = Normal() if likelihood is None else likelihood
     encoder = partial(VectorEncoder, shape=shape, counts=isinstance(likelihood, NegativeBinomial))
     return Modality(encoder, partial(VectorDecoder, shape=shape), likelihood, private, shape)
 

@@ -1,6 +1,8 @@
 """What was observed: which data a model refuses, in a sentence; and which rows give which subset of the modalities."""
+import math
 from collections.abc import Sequence
 from itertools import combinations
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from .gaussian import Gaussian, Mixture
 
 Subset = tuple[str, ...]
 Data = dict[str, Tensor]
+TAKEN = "S", "Z", "cross", "total"  # names of blocks and of terms
 METHODS = "log_prob", "mean", "sample", "check"  # of a likelihood
 
 
@@ -22,6 +25,42 @@ def joined(subset: Subset) -> str:
     return "+".join(subset)
 
 
+def names_of(model, wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """The modalities that are asked for, default all; a string is one name, or several of one letter; or ValueError."""
+    names = tuple(model.modalities)
+    wanted = names if wanted is None else (wanted,) if isinstance(wanted, str) and wanted in names else tuple(wanted)
+    if wrong := [m for m in wanted if m not in names]:
+        raise ValueError(f"modalities: found {wrong[0]!r}, expected some of {names}")
+    return wanted
+
+
+def check_weight(model, weight: float | dict[str, float]):
+    """Raises ValueError for a weight that is no finite number, and for one of an unknown modality."""
+    for m, value in (weight if isinstance(weight, dict) else {None: weight}).items():
+        if m is not None and m not in model.modalities:
+            raise ValueError(f"weight: found modality {m!r}, expected some of {tuple(model.modalities)}")
+        if not isinstance(value, Real) or not 0 <= value < math.inf:
+            raise ValueError(f"weight: found {value!r}, expected 0 or a positive number")
+
+
+def number(name: str, value, least: int | None = None, whole: bool = False) -> int | float:
+    """A finite number, as Python's own: at least so large, or, without `least`, positive. Raises ValueError for others."""
+    fine = isinstance(value, Integral if whole else Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not fine or (value <= 0 if least is None else value < least):
+        what = "a positive number" if least is None else "0 or a positive number"
+        what = f"a whole number, at least {least}" if whole else what
+        raise ValueError(f"{name}: found {value!r}, expected {what}")
+    return int(value) if whole else value if isinstance(value, int) else float(value)
+
+
+def log_prob(model, m: str, output, x: Tensor) -> Tensor:
+    """log p(x_m | z), (B,), nats. Raises ValueError for a likelihood that says something else than a number a row."""
+    value = model.likelihood(m).log_prob(output, x)
+    if value.shape != x.shape[:1]:
+        raise ValueError(f'likelihood of "{m}": found log_prob of shape {tuple(value.shape)}, expected ({x.shape[0]},)')
+    return value
+
+
 def check_modality(modality):
     """Raises TypeError or ValueError for a `Modality` whose parts are not what they should be."""
     for part in ("encoder", "decoder"):
@@ -32,25 +71,33 @@ def check_modality(modality):
     if missing := [name for name in METHODS if not callable(getattr(modality.likelihood, name, None))]:
         raise TypeError(f"likelihood: found {type(modality.likelihood).__name__} without {', '.join(missing)}, expected "
                         f"an object with {', '.join(METHODS)}")
-    if modality.private < 0 or int(modality.private) != modality.private:
-        raise ValueError(f"private: found {modality.private}, expected 0 or a positive whole number")
+    if not isinstance(modality.private, Integral) or modality.private < 0:
+        raise ValueError(f"private: found {modality.private!r}, expected 0 or a positive whole number")
+    shape = modality.shape
+    if shape is not None and not (isinstance(shape, tuple) and all(isinstance(n, Integral) and n > 0 for n in shape)):
+        raise ValueError(f"shape: found {shape!r}, expected a tuple of whole numbers, that of one row, such as (1, 28, 28)")
 
 
-def check_modalities(who: str, modalities, kind: type, latents: bool, shared: int):
+def check_modalities(who: str, modalities, kind: type, latents: dict[str, int]):
     """Raises TypeError or ValueError for what makes no model: no modalities, names that are taken, no latents."""
     if not isinstance(modalities, dict) or not all(isinstance(m, kind) for m in modalities.values()):
         raise TypeError(f'{who}: found modalities {modalities!r}, expected {{name: Modality}}, as in {who}({{"picture": '
                         'mmvae.images(64, private=2)}, ...)')
-    if wrong := [m for m in modalities if not isinstance(m, str) or not m or m in ("S", "Z") or set(m) & set(".+")]:
-        raise ValueError(f'{who}: found a modality named {wrong[0]!r}, expected a name without "." and "+" that is '
-                         'neither "S" nor "Z", which are blocks')
-    if not modalities or not latents:
-        raise ValueError(f"{who}: found {len(modalities)} modalities and shared={shared}, expected at least 1 of each")
+    if wrong := [m for m in modalities if not isinstance(m, str) or not m or m in TAKEN or set(m) & set('.+,"\n\r')
+                 or hasattr(torch.nn.ModuleDict(), m)]:
+        raise ValueError(f"{who}: found a modality named {wrong[0]!r}, expected a name without dot, plus, comma, quote and "
+                         f"line end, none of {', '.join(TAKEN)} and of what PyTorch's modules have, as type and values")
+    if not modalities:
+        raise ValueError(f"{who}: found no modalities, expected at least one")
+    for block, dim in latents.items():
+        if not isinstance(dim, Integral) or dim < 1:
+            raise ValueError(f"{who}: found {dim!r} latents in block {block}, expected a whole number, at least 1")
 
 
 def subsets_of(names: Sequence[str], subsets) -> tuple[Subset, ...]:
     """Each of the subsets in the order of the names. Raises ValueError for what are none of them."""
-    fine = not isinstance(subsets, str) and len(subsets) and not any(isinstance(s, str) for s in subsets)
+    kind = list | tuple | set
+    fine = isinstance(subsets, kind) and len(subsets) and all(isinstance(s, kind) for s in subsets)
     if not fine or any(not s or set(s) - set(names) or len(set(s)) < len(s) for s in subsets):
         raise ValueError(f"subsets: found {subsets!r}, expected non-empty tuples of {tuple(names)}, such as "
                          f"{(tuple(names)[:1], tuple(names))}")

@@ -47,8 +47,8 @@ class Sheet(ImageDecoder):
 
 def _one_size(modalities: list[Modality]) -> tuple[int, int] | None:
     """The size of these modalities, if all are pictures of one size with the book's networks."""
-    known = all(getattr(m.encoder, "func", None) is ImageEncoder and getattr(m.decoder, "func", None) is ImageDecoder
-                for m in modalities)
+    known = all(getattr(net, "func", None) is kind and set(net.keywords) == {"channels", "size"} and m.shape
+                for m in modalities for net, kind in ((m.encoder, ImageEncoder), (m.decoder, ImageDecoder)))
     sizes = {m.shape[1:] for m in modalities} if known else ()
     return sizes.pop() if len(sizes) == 1 else None
 

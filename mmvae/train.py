@@ -1,8 +1,6 @@
 """The training loop: progress, a log, checkpoints that are whole or absent, and a resume to the same weights.
 
-    model = mmvae.fit(model, rows, "runs/mine", iterations=5000)
-
-trains any model on any rows, or goes on where runs/mine stopped.
+`mmvae.fit(model, rows, "runs/mine", iterations=5000)` trains any model, or goes on where runs/mine stopped.
 """
 import json
 import math
@@ -10,13 +8,14 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from . import behaviour, checkpoint, distributed
+from . import behaviour, checkpoint, distributed, observed
 from .checkpoint import Checkpoint, about, load_run, versions
 from .files import Log, read_log, write_atomically
 from .lazy import as_rows
@@ -45,13 +44,13 @@ class Settings:
     checkpoint_every: int = 1000  # iterations
 
     def __post_init__(self):
-        for name in ("iterations", "batch", "learning_rate", "clip", "weight", "log_every", "checkpoint_every"):
-            value = getattr(self, name)
-            for part in value.values() if isinstance(value, dict) else (value,):
-                if not (isinstance(part, int | float) and 0 < part < math.inf):
-                    raise ValueError(f"{name}: found {value!r}, expected a positive number")
-        if not 0 <= self.cross < math.inf:
-            raise ValueError(f"cross: found {self.cross}, expected 0 or a positive number")
+        put = partial(object.__setattr__, self)
+        for name in ("iterations", "batch", "log_every", "checkpoint_every", "warmup", "seed"):
+            put(name, observed.number(name, getattr(self, name), 0 if name in ("warmup", "seed") else 1, whole=True))
+        for name in ("learning_rate", "clip", "cross"):
+            put(name, observed.number(name, getattr(self, name), 0 if name == "cross" else None))
+        w, number = self.weight, partial(observed.number, "weight")
+        put("weight", {m: number(v) for m, v in w.items()} if isinstance(w, dict) else number(w))
 
     def cross_at(self, iteration: int) -> float | None:
         """The weight of the cross-reconstruction in this iteration; None in a run that never has it."""
@@ -105,7 +104,7 @@ def fit(model: MultiModalVAE, rows: Rows, run_dir: str | Path, settings: Setting
     part, run_dir = distributed.rows(settings.batch), Path(run_dir)
     model.to(rows.device)
     some = torch.arange(min(settings.batch, len(rows)), device=rows.device)
-    model.check(*rows.batch(some))  # in a sentence, before anything is written
+    observed.cases(model, *model.check(*rows.batch(some)), model.subsets)  # in a sentence, before anything is written
     for m, values in getattr(rows, "observed", dict)().items():
         model.likelihood(m).check(values, m)
     torch.backends.cudnn.deterministic = True  # else its convolutions may add up in any order
@@ -127,6 +126,7 @@ def _train(model: MultiModalVAE, settings: Settings, rows: Rows, run_dir: Path, 
            recipe: dict | None) -> MultiModalVAE:
     """`fit`, by this process's part of each batch."""
     run = {"settings": asdict(settings), "model": recipe or about(model), "data": rows.fingerprint}
+    run = json.loads(json.dumps(run))  # as a file gives it back
     extra = {"versions": versions(rows.device), "machine": {
         "threads": torch.get_num_threads(), "processes": distributed.size(), "compile": compile,
         "float32 products": torch.get_float32_matmul_precision()}}

@@ -211,3 +211,13 @@ def test_bounded_is_the_identity_in_between_and_never_flat():
     assert b[9] < 30 and (b[1:] > b[:-1]).all()
     b[1:10].sum().backward()
     assert (t.grad[1:10] > 0).all() and (t.grad[3:8] == 1).all()
+
+
+def test_a_part_that_is_not_there_has_no_say_however_sharp():
+    sharp, wide = (Gaussian(torch.zeros(1, 20), torch.full((1, 20), v)) for v in (-15.0, 0.0))
+    mixture = Mixture((sharp, wide), torch.tensor([[0.0, 1.0]]))
+    torch.testing.assert_close(mixture.log_prob(torch.zeros(1, 20)), wide.log_prob(torch.zeros(1, 20)))
+    nothing = Gaussian(torch.full((1, 20), math.nan), torch.zeros(1, 20))
+    assert Mixture((wide, nothing), torch.tensor([[1.0, 0.0]])).kl().isfinite()
+    with pytest.raises(ValueError, match="masks: found 1, expected one for each of 2 experts"):
+        product_of_experts([sharp, wide], masks=[torch.tensor([True])])

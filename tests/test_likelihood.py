@@ -310,7 +310,7 @@ def test_an_estimate_unpacks_and_says_how_far_it_may_be_trusted():
     ({"labels": torch.zeros(2).long()}, None, 10, r"x: found modalities \['labels'\]"),
     ({"label": torch.zeros(2).long()}, {"digit": torch.zeros(2)}, 10, r"x: found modalities \['digit', 'label'\]"),
     ({"label": torch.zeros(2).long()}, {"numbers": torch.zeros(3, 5)}, 10, "found a batch of 2, expected 3"),
-    ({"numbers": torch.full((2, 5), math.nan)}, None, 10, "found values from nan to nan"),
+    ({"numbers": torch.full((2, 5), math.nan)}, None, 10, "found NaN"),
     ({"label": torch.zeros(2).long()}, None, 1, "samples: found 1, expected at least 2"),
     ({}, {"label": torch.zeros(2).long()}, 10, "x: found no modality")])
 def test_what_a_conditional_cannot_be_of_is_refused(x, given, samples, message):

@@ -107,9 +107,9 @@ NAN = torch.tensor([[0.5, float("nan")]])
 @pytest.mark.parametrize("likelihood, x, message", [
     (Bernoulli(), torch.tensor([[0.0, 255.0]]), r'x\["m"\]: found values from 0 to 255, expected them within \[0, 1\]'),
     (Bernoulli(), torch.tensor([[-1.0, 1.0]]), r"found values from -1 to 1, expected them within"),
-    (Bernoulli(), NAN, "found values from nan to nan, expected them within"),
+    (Bernoulli(), NAN, "found NaN, expected them within"),
     (Bernoulli(), torch.zeros(1, 2, dtype=torch.uint8), "found torch.uint8, expected floating point; divide bytes by 255"),
-    (Normal(), NAN, "found values from nan to nan, expected finite numbers"),
+    (Normal(), NAN, "found NaN, expected finite numbers"),
     (Normal(), torch.tensor([[float("inf"), 0.0]]), "found values from 0 to inf, expected finite numbers"),
     (Laplace(), torch.tensor([[1]]), "found torch.int64, expected floating point"),
     (Own(), NAN, "expected finite numbers"),

@@ -22,7 +22,7 @@ def calls(model, x, **more):
 @pytest.mark.parametrize("x, message", [
     ({"I": X, "T": X * 255}, r'x\["T"\]: found values from .* to 2.*, expected them within \[0, 1\]'),
     ({"I": X * 2 - 1, "T": X}, r'x\["I"\]: found values from -.*, expected them within \[0, 1\]'),
-    ({"I": X.masked_fill(X > 0.5, float("nan")), "T": X}, r'x\["I"\]: found values from nan to nan'),
+    ({"I": X.masked_fill(X > 0.5, float("nan")), "T": X}, r'x\["I"\]: found NaN'),
     ({"I": (X * 255).to(torch.uint8), "T": X}, r'x\["I"\]: found torch.uint8, expected floating point; divide bytes by 255'),
     ({"I": X.double(), "T": X}, r'x\["I"\]: found torch.float64, expected torch.float32, as the model'),
     ({"I": X[:0], "T": X[:0]}, r'x\["I"\]: found an empty batch, expected at least one row'),
@@ -72,11 +72,11 @@ def test_masked_rows_are_not_looked_at_and_arrays_are_masks():
 @pytest.mark.parametrize("make, error, message", [
     (lambda: PoEVAE(16), TypeError, "PoEVAE: found modalities 16, expected .name: Modality."),
     (lambda: PoEVAE({"I": 16}), TypeError, "PoEVAE: found modalities .'I': 16., expected .name: Modality."),
-    (lambda: PoEVAE({}), ValueError, "found 0 modalities"),
+    (lambda: PoEVAE({}), ValueError, "PoEVAE: found no modalities, expected at least one"),
     (lambda: MuMoVAE({"S": images(16)}), ValueError, "found a modality named 'S', expected a name"),
     (lambda: MuMoVAE({"a+b": images(16)}), ValueError, "found a modality named 'a.b'"),
     (lambda: VanillaVAE({"a.b": images(16)}), ValueError, "found a modality named 'a.b'"),
-    (lambda: PoEVAE({"a": images(16)}, shared=0), ValueError, "found 1 modalities and shared=0, expected at least 1 of each"),
+    (lambda: PoEVAE({"a": images(16)}, shared=0), ValueError, "PoEVAE: found 0 latents in block S, expected a whole number"),
     (lambda: PoEVAE({"a": images(16), "b": images(16)}, subsets="ab"), ValueError, "subsets: found 'ab', expected non-empty tup"),
     (lambda: PoEVAE({"a": images(16), "b": images(16)}, subsets=["a", "b"]), ValueError, r"subsets: found \['a', 'b'\], expec"),
     (lambda: PoEVAE({"a": images(16)}, subsets=[("b",)]), ValueError, r"subsets: found \[\('b',\)\], expected non-empty tuples"),
@@ -185,3 +185,54 @@ def test_export_with_a_free_batch(kind, world):
     more = tuple(more[m] for m in given)
     for found, expected in zip(exported(*more).values(), Means()(*more).values()):
         torch.testing.assert_close(found, expected)
+
+
+V = vectors(4, 1)
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: PoEVAE({"type": V}), "found a modality named 'type', expected a name"),
+    (lambda: PoEVAE({"left, right": V}), "found a modality named 'left, right'"),
+    (lambda: PoEVAE({"cross": V}), "found a modality named 'cross'"),
+    (lambda: VanillaVAE({"a": V}, latent=0), "VanillaVAE: found 0 latents in block Z, expected a whole number, at least 1"),
+    (lambda: PoEVAE({"a": V}, shared=1.5), "found 1.5 latents in block S"),
+    (lambda: Modality(V.encoder, V.decoder, V.likelihood, shape=[4]), r"shape: found \[4\], expected a tuple of whole numbers"),
+    (lambda: PoEVAE({"a": V}).loss({"a": torch.zeros(2, 4)}, weight={"b": 2.0}), "weight: found modality 'b', expected some of"),
+    (lambda: PoEVAE({"a": V}).loss({"a": torch.zeros(2, 4)}, weight=float("nan")), "weight: found nan"),
+    (lambda: PoEVAE({"a": V}).terms({"a": torch.zeros(2, 4)}, subsets=["a"]), r"subsets: found \['a'\], expected"),
+    (lambda: PoEVAE({"a": V}).sample(2, want="b"), "modalities: found 'b', expected some of"),
+    (lambda: PoEVAE({"a": V}).predict({"a": torch.zeros(2, 4)}, want=["a", "b"]), "modalities: found 'b'"),
+    (lambda: MuMoVAE({"a": V}).decode({"a": torch.zeros(2, 1), "S": torch.zeros(2, 5)}, "b"), "modalities: found 'b'")])
+def test_more_of_what_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_name_of_several_letters_is_one_name():
+    model = PoEVAE({"digit": vectors(4, 1), "name": categories(3)})
+    assert list(model.sample(2, want="digit")) == ["digit"] and list(model.sample(2, want=("name",))) == ["name"]
+
+
+class Scalar(mmvae.likelihoods.Normal):
+    def log_prob(self, output, x):
+        return -(output - x).square().mean()
+
+
+@pytest.mark.parametrize("likelihood, decoder, message", [
+    (Scalar(), lambda latent: torch.nn.Linear(latent, 4), r'likelihood of "a": found log_prob of shape \(\), expected \(3,\)'),
+    (None, lambda latent: worlds.Student(latent), r"decoder: found an output of shape \(3, 5\), expected that of x, \(3, 4\)")])
+def test_a_likelihood_says_a_number_a_row(likelihood, decoder, message):
+    arguments = {} if likelihood is None else {"likelihood": likelihood}
+    model = PoEVAE({"a": Modality(lambda outputs: torch.nn.Linear(4, outputs), decoder, private=1, **arguments)}, shared=2)
+    with pytest.raises(ValueError, match=message):
+        model.loss({"a": torch.zeros(3, 4)})
+
+
+def test_pictures_with_other_networks_are_joined_by_features():
+    """A partial of the book's encoder with another width is not replaced by the book's own."""
+    from functools import partial
+    of = images(8)
+    wide = Modality(partial(mmvae.nets.ImageEncoder, channels=1, size=(8, 8), width=32), of.decoder, of.likelihood, 1, (1, 8, 8))
+    model = MuMoVAE({"a": wide, "b": wide})
+    assert isinstance(model.encoders["a+b"].net, mmvae.together.Joined)
+    assert model.loss({m: torch.rand(2, 1, 8, 8) for m in "ab"})["total"].isfinite()

@@ -112,9 +112,9 @@ def test_a_row_that_lacks_what_the_first_ones_had_is_named():
         def __getitem__(self, i):
             return {"a": torch.zeros(2)} | ({"b": 1} if i != 100 else {})
 
-    with pytest.raises(ValueError, match=r"dataset\[100\]: found none of \['b'\], expected it, .* say gaps=\['b'\]"):
+    with pytest.raises(ValueError, match=r"dataset\[100\]: found none of \['b'\], expected it, .* say missing=\['b'\]"):
         LazyRows(Late()).batch(torch.tensor([100]))
-    assert not LazyRows(Late(), gaps=["b"]).batch(torch.tensor([100]))[1]["b"]
+    assert not LazyRows(Late(), missing=["b"]).batch(torch.tensor([100]))[1]["b"]
 
 
 @pytest.mark.parametrize("dataset, message", [
@@ -184,3 +184,46 @@ def test_fit_looks_at_every_row_once(keep, tmp_path):
     assert keep != (tmp_path / "run").exists()
     with pytest.raises(ValueError, match=r"images: found \['photo'\], expected some of \('picture',\)"):
         Rows({"picture": torch.rand(2, 1, 8, 8)}, images=("photo",))
+
+
+def test_what_is_missing_is_nan_or_minus_one_where_no_mask_goes_with_it():
+    rows = Rows.of(Items(), progress=False)
+    x, _ = rows[torch.tensor([0, 1])]
+    assert x["name"].tolist() == [-1, 1] and "name" not in rows[torch.tensor([0, 3])][0]
+    with pytest.raises(ValueError, match=r'x\["name"\]: found classes from -1 to 1, expected 0 to 1'):
+        model().loss(x)
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: Rows({"a": torch.zeros(2, 3, dtype=torch.complex64)}), "found torch.complex64, expected real numbers"),
+    (lambda: Rows({"a": np.array(["x", "y"])}), r'x\["a"\]: found ndarray of what are no numbers'),
+    (lambda: Rows({"a": np.zeros((2, 3))}, factors={"u": np.full((2, 1), 1.0)}), r'factors\["u"\]: found shape \(2, 1\), expected a fin'),
+    (lambda: Rows({"a": np.zeros((2, 3))}, factors={"u": np.full(2, np.nan)}), r'factors\["u"\]: found shape \(2,\) with NaN'),
+    (lambda: Rows.of([{"a": "cat"}], progress=False), r"dataset\[0\]: found what are no numbers"),
+    (lambda: LazyRows(Items(), missing=["sound"]), r"missing: found \['sound'\], expected some of \('picture', 'name'\)")])
+def test_more_that_makes_no_rows(make, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        make()
+
+
+def test_arrays_may_be_views_and_factors_bytes():
+    rows = Rows({"a": np.arange(6.0).reshape(3, 2)[::-1]}, factors={"kind": np.arange(3, dtype="uint8"), "odd": np.array([True, False, True])})
+    assert rows.x["a"][0].tolist() == [4, 5] and {v.dtype for v in rows.factors.values()} == {torch.int64}
+
+
+def test_a_run_of_other_options_or_likelihood_is_not_loaded(tmp_path):
+    def make(scale=0.1, **options):
+        return mmvae.PoEVAE({"v": mmvae.vectors(3, 1, likelihood=mmvae.likelihoods.Normal(scale))}, shared=2, **options)
+
+    mmvae.fit(make(), Rows({"v": torch.randn(20, 3)}), tmp_path, iterations=2, batch=4, progress=False)
+    assert mmvae.load(tmp_path, make())
+    for other in (make(5.0), make(single_prior=True)):
+        with pytest.raises(ValueError, match="holds a run of another model"):
+            mmvae.load(tmp_path, other)
+
+
+def test_rows_that_a_model_cannot_infer_from_are_refused_before_anything_is_written(tmp_path):
+    rows = Rows({"picture": torch.rand(8, 1, 8, 8), "name": torch.arange(8) % 2}, {"name": torch.arange(8) > 3})
+    with pytest.raises(ValueError, match="VanillaVAE has no posterior of fewer"):
+        mmvae.fit(mmvae.VanillaVAE(MODALITIES), rows, tmp_path / "run", batch=4, progress=False)
+    assert not (tmp_path / "run").exists()

@@ -111,8 +111,10 @@ def test_the_learning_rate_warms_up_and_decays_to_zero():
 
 
 @pytest.mark.parametrize("changes, message", [({"batch": 0}, "batch: found 0"), ({"weight": math.nan}, "weight: found nan"),
-                                              ({"weight": {"I": -1.0}}, "weight: found {'I': -1.0}, expected a positive"),
-                                              ({"clip": "much"}, "clip: found 'much'")])
+                                              ({"weight": {"I": -1.0}}, "weight: found -1.0, expected a positive number"),
+                                              ({"clip": "much"}, "clip: found 'much'"),
+                                              ({"iterations": 3.5}, "iterations: found 3.5, expected a whole number, at least 1"),
+                                              ({"warmup": None}, "warmup: found None, expected a whole number, at least 0")])
 def test_bad_settings_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
         Settings(**BASE | changes)
@@ -142,7 +144,8 @@ def test_settings_record_what_the_numbers_depend_on(rows, tmp_path):
     record = json.loads((tmp_path / "settings.json").read_text())
     assert record["settings"] == Settings(**BASE).__dict__ and record["data"] == rows.fingerprint
     assert record["model"] == {"class": "PoEVAE", "modalities": {"I": [1, 16, 16], "T": [1, 16, 16]},
-                               "blocks": {"I": 2, "S": 5, "T": 2}, "subsets": ["I", "T", "I+T"]}
+                               "likelihoods": {"I": "Bernoulli", "T": "Bernoulli"}, "blocks": {"I": 2, "S": 5, "T": 2},
+                               "subsets": ["I", "T", "I+T"], "options": {"single_prior": False}}
     assert set(record["versions"]) == {"python", "torch", "numpy", "device"}
     assert record["machine"] == {"threads": torch.get_num_threads(), "processes": 1, "compile": False,
                                  "float32 products": "highest"}

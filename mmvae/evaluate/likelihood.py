@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .. import observed
 from ..data import Rows
 from ..gaussian import Gaussian, Mixture, prior
 from ..models import MultiModalVAE
@@ -128,7 +129,7 @@ def log_weights(model: MultiModalVAE, x: Data, samples: int, weight: float | dic
             log_ratio = log_ratio + prior(*eps.shape, like=eps).log_prob(z[block]) - g.log_prob(z[block])
         log_p = 0.0
         for m, output in model.decode(z, tuple(x)).items():
-            each = model.likelihood(m).log_prob(output, x[m][row])
+            each = observed.log_prob(model, m, output, x[m][row])
             each = each * (weight.get(m, 1.0) if isinstance(weight, dict) else weight)
             log_p = log_p + (torch.where(masks[m][row], each, torch.zeros_like(each)) if m in masks else each)
         found.append(log_p + log_ratio)

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from .. import checkpoint, distributed
 from ..faces import Pairs
 from ..observed import joined
-from ..train import fit, write_atomically
+from ..train import write_atomically
 from . import grid, measure, publish
 from .profiles import build_folder, profile
 from .recipe import Recipe
@@ -57,7 +57,7 @@ def _train(data: str, run_dir: str, device: str, threads: int | None, compile: b
     device = distributed.start(device)
     read = Pairs.from_basel if data.endswith(".pth") else Pairs
     pairs = read(data, device=device, size=recipe.size)
-    model = fit(recipe.build(), pairs, run_dir, recipe.training, compile=compile, recipe=recipe.record())
+    model = recipe.fit(pairs, run_dir, compile=compile)
     if distributed.rank() == 0:
         count = sum(p.numel() for p in model.parameters())
         print(f"{recipe.model}: {recipe.iterations} iterations, likelihood weight {recipe.weight:g}, "

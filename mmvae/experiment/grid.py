@@ -123,8 +123,7 @@ def _work(run: Run):
         return
     train_on, test = _pairs("train", run.identities), _pairs("test")
     run.folder.parent.mkdir(parents=True, exist_ok=True)
-    model = train.fit(run.recipe.build(), train_on, run.folder, run.recipe.training, progress=False,
-                      recipe=run.recipe.record())
+    model = run.recipe.fit(train_on, run.folder, progress=False)
     who = measure.judge(_pairs("train", 50), test, profiles.build_folder(), progress=False)
     log = {k: float(v[-1]) for k, v in train.read_log(run.folder).items()}  # its last row
     record = run.recipe.head(checkpoint.settings_of(run.folder)) | {"seconds": log["seconds"]}

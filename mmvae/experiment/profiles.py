@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from .. import faces
 from ..models import MultiModalVAE
-from ..train import fit, read_log
+from ..train import read_log
 from . import weights
 from .recipe import Recipe
 
@@ -80,8 +80,7 @@ class Profile:
         recipe, run_dir = self.settings(model, **changes), self.run_dir(model, **changes)
         run_dir.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{run_dir}.lock"):  # two notebooks that ask for one run train it once
-            return fit(recipe.build(), self.pairs(size=recipe.size), run_dir, recipe.training, progress=progress,
-                       recipe=recipe.record())
+            return recipe.fit(self.pairs(size=recipe.size), run_dir, progress=progress)
 
     def log(self, model: str, **changes) -> dict[str, np.ndarray]:
         """The training log of a model that `train` has returned: {column: array}."""

@@ -1,11 +1,13 @@
 """A recipe: one of the book's models by name, how large it is, and how it is trained; a run of it can be built again."""
 import json
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 
 import torch
 
+from ..distributed import gpus
 from ..models import MultiModalVAE
-from ..train import Settings
+from ..train import Settings, fit
 from .table import MODELS
 
 TRAINING = tuple(f.name for f in fields(Settings))
@@ -54,11 +56,19 @@ class Recipe:
         Raises ValueError for options that the model does not have.
         """
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            try:
-                return MODELS[self.model](size=self.size, **self.options)
-            except TypeError as e:
-                raise ValueError(f"options: found {self.options}, expected arguments of {self.model} ({e})") from e
+            return self._seeded()
+
+    def _seeded(self) -> MultiModalVAE:
+        torch.manual_seed(self.seed)
+        try:
+            return MODELS[self.model](size=self.size, **self.options)
+        except TypeError as e:
+            raise ValueError(f"options: found {self.options}, expected arguments of {self.model} ({e})") from e
+
+    def fit(self, rows, run_dir: str | Path, **more) -> MultiModalVAE:
+        """`mmvae.fit` of this recipe: first weights and noise are one stream of random numbers, from the seed alone."""
+        with torch.random.fork_rng(gpus(rows.device)):
+            return fit(self._seeded(), rows, run_dir, self.training, recipe=self.record(), **more)
 
     def record(self) -> dict:
         """How to build the model again, as `mmvae.fit` keeps it in a run's settings.json."""
