@@ -90,7 +90,7 @@ def check_modalities(who: str, modalities, kind: type, latents: dict[str, int]):
     if not modalities:
         raise ValueError(f"{who}: found no modalities, expected at least one")
     for block, dim in latents.items():
-        if not isinstance(dim, Integral) or dim < 1:
+        if not isinstance(dim, Integral) or dim < 0 or not sum(latents.values()):
             raise ValueError(f"{who}: found {dim!r} latents in block {block}, expected a whole number, at least 1")
 
 

@@ -342,7 +342,7 @@ def test_loss_of_poe_with_the_prior_outside_has_the_closed_form_gap(orthogonal):
         assert (gap > 1e-2).all()
         torch.testing.assert_close(oracle.inference_gap(model, {m: x[m]}), gap, atol=1e-9, rtol=1e-7)
         torch.manual_seed(0)
-        elbo = model.terms({m: v.repeat_interleave(20_000, 0) for m, v in x.items()}, subsets=(m,))[f"{m}.elbo"]
+        elbo = model.terms({m: v.repeat_interleave(20_000, 0) for m, v in x.items()}, subsets=[(m,)])[f"{m}.elbo"]
         expected = orthogonal.exact_log_likelihood({m: x[m]}) - gap
         torch.testing.assert_close(elbo.unflatten(0, (2, -1)).mean(1), expected, atol=0.1, rtol=0)
 

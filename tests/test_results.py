@@ -14,7 +14,7 @@ import mmvae
 import planted
 import tiny
 from mmvae import evaluate, train
-from mmvae.experiment import grid as making, measure, prints, profiles, results, weights
+from mmvae.experiment import grid as making, measure, prints, profiles, recipe, results, weights
 from mmvae.experiment.grid import Run, grid
 from mmvae.experiment.recipe import Recipe
 from mmvae.faces import judge as judging
@@ -157,14 +157,14 @@ def test_what_other_code_trained_is_refused_with_the_numbers(small, monkeypatch)
 
 
 def test_one_that_fails_is_named_and_stops_no_other(small, tmp_path, monkeypatch, capsys):
-    fit = train.fit
+    fit = recipe.fit
 
     def failing(model, *args, **kwargs):
         if isinstance(model, mmvae.VanillaVAE):
             raise FloatingPointError("total is nan")
         return fit(model, *args, **kwargs)
 
-    monkeypatch.setattr(train, "fit", failing)
+    monkeypatch.setattr(recipe, "fit", failing)
     monkeypatch.setattr(making, "_publish", lambda name: {})
     with pytest.raises(SystemExit, match="failed: vanilla-main-plain-0; the same command goes on"):
         making.main(["--jobs", "1", "--out", str(tmp_path / "results.json")])

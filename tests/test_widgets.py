@@ -237,7 +237,7 @@ def test_what_cannot_be_shown_is_refused(data):
             ({}, x, "explorer: found 0 models", {}),
             (model, {"I": x["I"][:0]}, "expected some rows", {}),
             (model, {m: torch.zeros(1, 1, 32, 32) for m in "IT"}, r'x\["I"\]: found shape \(1, 1, 32, 32\)', {}),
-            (model, x | {"I": x["I"] * float("nan")}, r'x\["I"\]: found values from nan', {}),
+            (model, x | {"I": x["I"] * float("nan")}, r'x\["I"\]: found NaN', {}),
             (nan, x, 'explorer: "model": posterior: found nan in block I, expected finite numbers', {}),
             ({"a": model, "b": three()[0]}, x, 'explorer: "b" has modalities', {}),
             (model, x, r'classes\["I"\]: found 2 names, expected none', {"classes": {"I": ["a", "b"]}}),
