@@ -6,7 +6,6 @@ by another run is named and refused, and the one before it is used.
 """
 import hashlib
 import json
-import os
 import platform
 import sys
 from contextlib import contextmanager

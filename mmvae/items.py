@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .observed import refuse_empty_row
+
 
 def length(dataset: Dataset) -> int:
     """How many items it has. Raises TypeError if it has no length or no index, ValueError if it is empty."""
@@ -88,6 +90,5 @@ def check_masks(x: dict[str, Tensor], present: dict[str, Tensor], n: int):
         if m not in x or mask.dtype != torch.bool or mask.dim() != 1:
             raise ValueError(f'present["{m}"]: found {mask.dtype} of shape {tuple(mask.shape)}, expected bool of shape '
                              f"({n},) for one of {tuple(x)}")
-    if len(present) == len(x) and not (seen := torch.stack(list(present.values())).any(0)).all():
-        raise ValueError(f"present: found nothing observed in row {(~seen).nonzero()[0].item()}, expected at least one "
-                         f"of {tuple(x)}")
+    if len(present) == len(x):
+        refuse_empty_row(present)

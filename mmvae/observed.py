@@ -104,6 +104,14 @@ def subsets_of(names: Sequence[str], subsets) -> tuple[Subset, ...]:
     return tuple(dict.fromkeys(tuple(m for m in names if m in s) for s in subsets))
 
 
+def refuse_empty_row(masks: Data):
+    """Raises ValueError for a row in which none of these modalities, which are all that there are, was observed."""
+    seen = torch.stack(list(masks.values())).any(0)
+    if not seen.all():
+        raise ValueError(f"present: found nothing observed in row {(~seen).nonzero()[0].item()}, expected at least one of "
+                         f"{tuple(masks)}")
+
+
 def check(model, x: Data, present: dict[str, Tensor] | None = None, values: bool = True) -> tuple[Data, Data]:
     """x in the model's order with zeros where nothing was observed, and the masks of what was: ({m: (B, ...)},
     {m: bool (B,)}, of the modalities in `present` alone).
@@ -134,10 +142,7 @@ def check(model, x: Data, present: dict[str, Tensor] | None = None, values: bool
         if values:
             model.likelihood(m).check(out[m] if m not in masks else out[m][masks[m]], m)
     if values and len(masks) == len(out):
-        somewhere = torch.stack(list(masks.values())).any(0)
-        if not somewhere.all():
-            row = (~somewhere).nonzero()[0].item()
-            raise ValueError(f"present: found nothing observed in row {row}, expected at least one of {tuple(out)}")
+        refuse_empty_row(masks)
     return out, masks
 
 
