@@ -10,7 +10,8 @@ from . import judge
 from .basel import read_basel
 from .file import AXES, FACTORS, HOME, Grid, read_faces, write
 from .pairs import Pairs
-from .renderer import AZIMUTHS, ELEVATIONS, GENERATOR_VERSION, LIGHTS, SEED, clouds, coefficients, grid, render, view
+from .renderer import (AZIMUTHS, ELEVATIONS, GENERATOR_VERSION, LIGHTS, SEED, TEST_FROM, clouds, coefficients, grid, render,
+                       view)
 
 __all__ = ["AXES", "AZIMUTHS", "ELEVATIONS", "FACTORS", "GENERATOR_VERSION", "Grid", "HOME", "LIGHTS", "Pairs", "SEED",
-           "clouds", "coefficients", "grid", "judge", "read_basel", "read_faces", "render", "view", "write"]
+           "TEST_FROM", "clouds", "coefficients", "grid", "judge", "read_basel", "read_faces", "render", "view", "write"]

@@ -10,6 +10,8 @@ def main(argv: list[str] | None = None):
     parser.add_argument("path", help="the HDF5 file to write")
     for name, default in (("identities", 50), ("test-identities", 10), ("size", 64), ("seed", SEED)):
         parser.add_argument("--" + name, type=int, default=default)
+    parser.add_argument("--jobs", type=int, help="processes that render; default: one a core, for eight heads or more each")
+    parser.add_argument("--device", default="cpu", help='what renders; "cuda" takes one process')
     write(**vars(parser.parse_args(argv)))
 
 

@@ -3,10 +3,16 @@
 A pair shares identity and azimuth of the pose; the elevation belongs to I alone, the light to T alone. Nothing is stored
 twice: I is a grid over (identity, azimuth, elevation), T over (identity, azimuth, light), and a pair is one cell of each.
 """
+import collections
+import contextlib
+import multiprocessing
 import os
 import pathlib
+import signal
 import tempfile
+import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import h5py
 import numpy as np
@@ -15,7 +21,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import renderer
-from .renderer import AZIMUTHS, ELEVATIONS, GENERATOR_VERSION, LIGHTS, SEED, check, clouds
+from .renderer import AZIMUTHS, ELEVATIONS, GENERATOR_VERSION, LIGHTS, SEED, TEST_FROM, check, clouds
 
 FACTORS = ("identity", "azimuth", "elevation", "light")
 AXES = {"I": ("identity", "azimuth", "elevation"), "T": ("identity", "azimuth", "light")}
@@ -136,22 +142,32 @@ def read_faces(path: str | pathlib.Path) -> Grid:
         raise ValueError(f"{path}: {e}") from e
 
 
-def write(path, identities=50, test_identities=10, size=64, seed=SEED, progress=True):
+def write(path, identities=50, test_identities=10, size=64, seed=SEED, progress=True, jobs=None, device="cpu"):
     """Render the experiment's grid into an HDF5 file.
 
     "I" (N, 21, 11, size, size) uint8 over [identity, azimuth, elevation], the light at 0; "T" likewise over
-    [identity, azimuth, light], the elevation at 0; N = identities + test_identities, the last are the test
-    split. The axes are dimension scales, in degrees. The file appears under its name only when complete.
+    [identity, azimuth, light], the elevation at 0; N = identities + test_identities. The first are people 0, 1, ...; the
+    last, the test split, are people TEST_FROM, TEST_FROM + 1, ..., whatever the number to learn from. The axes are
+    dimension scales, in degrees. The file appears under its name only when complete.
+
+    jobs: processes that render, which changes no byte; default: one a core, but no more than one for every eight heads;
+    1 is this process, and so it is on another device than the CPU. More need `if __name__ == "__main__":` in a script.
+    Raises ValueError, or FileNotFoundError, for an argument that is out of range; what fails in a process is raised here.
     """
-    check(identities=identities, test_identities=test_identities, size=size, seed=seed)
-    path, count, start = pathlib.Path(path), identities + test_identities, time.process_time()
+    check(identities=identities, test_identities=test_identities, size=size, seed=seed, jobs=1 if jobs is None else jobs)
+    path, count, start, seconds = pathlib.Path(path), identities + test_identities, time.process_time(), 0.0
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path: expected a folder that exists, found none at {path.parent}")
+    here = torch.device(device).type == "cpu"
+    if not here and jobs not in (None, 1):
+        raise ValueError(f"jobs: expected 1 on device {device}, found {jobs}")
+    jobs = min(jobs or count // 8 or 1, count, jobs or os.cpu_count() or 1) if here else 1
+    people = np.r_[0:identities, TEST_FROM:TEST_FROM + test_identities]
     handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".", suffix=".part")
     os.close(handle)
     try:
         with h5py.File(part, "w") as file:
-            axes = dict(identity=np.arange(count), azimuth=AZIMUTHS, elevation=ELEVATIONS, light=LIGHTS)
+            axes = dict(identity=people, azimuth=AZIMUTHS, elevation=ELEVATIONS, light=LIGHTS)
             for name, values in axes.items():
                 file.create_dataset(name, data=values).make_scale(name)
             for name, axis in (("I", "elevation"), ("T", "light")):
@@ -162,12 +178,49 @@ def write(path, identities=50, test_identities=10, size=64, seed=SEED, progress=
                     dim.label = label
                     if label in axes:
                         dim.attach_scale(file[label])
-            for k in tqdm(range(count), "rendering heads", disable=not progress):
-                file["I"][k], file["T"][k] = renderer.grid(*clouds(k, seed, size), size)
+            with contextlib.closing(heads(people.tolist(), seed, size, device, jobs)) as found:
+                for k, (*pictures, spent) in enumerate(tqdm(found, "rendering heads", count, disable=not progress)):
+                    file["I"][k], file["T"][k] = pictures
+                    seconds += spent if jobs > 1 else 0.0
             file.attrs.update(format="mmvae-faces", generator_version=GENERATOR_VERSION, seed=seed, size=size,
                               identities=identities, test_identities=test_identities,
-                              cpu_seconds=time.process_time() - start)
+                              cpu_seconds=time.process_time() - start + seconds)
         os.chmod(part, 0o644)  # mkstemp's files are for their owner alone
         os.replace(part, path)
     finally:
         pathlib.Path(part).unlink(missing_ok=True)
+
+
+def head(person, seed, size, device="cpu"):
+    """One person's pictures I and T, as `renderer.grid` returns them, and the CPU seconds they took; on one thread."""
+    start, threads = time.process_time(), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return *renderer.grid(*clouds(person, seed, size, device), size), time.process_time() - start
+    finally:
+        torch.set_num_threads(threads)
+
+
+def heads(people, seed, size, device, jobs):
+    """`head` of each of these people, in their order, by so many processes: a generator. Closing it ends the processes."""
+    if jobs == 1:
+        yield from (head(person, seed, size, device) for person in people)
+        return
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=begin)
+    waiting = collections.deque()
+    try:
+        for person in people:
+            waiting.append(pool.submit(head, person, seed, size))
+            if len(waiting) > 2 * jobs:  # what is done waits here to be written: not all of it at once
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def begin():
+    """Of each process that renders: it leaves Ctrl-C to its parent, and ends when that is gone, in whatever way."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 LONG, SHAVEN, BALDING = 0.6, -1.4, 1.2  # hair_length: hides the ears, none at all; hairline: a bald crown
-DETAIL = 0.0061  # the finest distance at which a surface is drawn rather than interpolated
+TILE, DETAIL = 8, 0.0061  # points along a side of a tile; the finest distance that is drawn, not interpolated
 PIVOT = 0.10  # how far in front of the middle of the skull the axis stands about which the head turns
 
 COEFFICIENTS = {  # what +1 standard deviation does
@@ -31,11 +31,13 @@ COEFFICIENTS = {  # what +1 standard deviation does
 
 
 class Cloud(NamedTuple):
-    """A surface as points so dense that a z-buffer of the intended width has no hole in it."""
-    points: torch.Tensor  # (3, P) float32, from the axis of the head
-    normals: torch.Tensor  # (3, P) float32, unit, outwards
-    albedo: torch.Tensor  # (P,) float32 in [0, 1]
-    opening: torch.Tensor  # (P,) float32, about 1: how open the place is to the sky, less in a crease
+    """A surface as points so dense that a z-buffer of the intended width has no hole in it, in tiles of neighbours."""
+    field: torch.Tensor  # (8, K, TILE * TILE) float32: point, unit normal outwards, albedo in [0, 1], opening about 1
+    middle: torch.Tensor  # (3, K) float32: all points of a tile lie within reach (K,) of it
+    reach: torch.Tensor
+    axis: torch.Tensor  # (3, K) float32: the cosine between a direction and the tile's normals
+    bend: torch.Tensor  # (K,) float32: is at most its product with the axis, plus bend
+    order: torch.Tensor  # (K * TILE * TILE,) int64: 0, 1, 2, ..., which takes longer to make than to read
 
 
 def coefficients(identity, seed):
@@ -75,9 +77,10 @@ def traits(identity, seed):
     c = SimpleNamespace(**coefficients(identity, seed))
     c.eye, c.gap, c.wide_eye = 0.05, 0.25 + 0.020 * c.eye_gap, 1 + 0.11 * c.eye_size
     c.tip, c.broad = -0.29 - 0.035 * c.nose_length, 1 + 0.17 * c.nose_width
-    c.mouth, c.wide = -0.515 - 0.012 * c.nose_length, 0.21 + 0.025 * c.mouth_width
+    c.mouth, c.wide = -0.515 - 0.012 * c.nose_length, 0.195 + 0.022 * c.mouth_width
     c.full = 0.045 + 0.014 * c.lip_fullness
-    c.tone, c.hair = 0.24 + 0.60 * uniform(c.skin), 0.04 + 0.80 * uniform(c.hair_tone) ** 1.6
+    c.tone = 0.24 + 0.60 * uniform(c.skin)
+    c.hair = 0.04 + 0.80 * uniform(c.hair_tone) ** 1.6 * min(1, 1.6 * uniform(c.skin))  # none is fair on dark skin
     c.bearded, c.lip_beard = (min(max(1.3 * u, 0), 0.93) for u in (c.beard - 0.3, c.moustache - 0.5))
     c.long, c.bald = c.hair_length > LONG, c.hairline > BALDING and c.hair_length < LONG
     return c
@@ -121,19 +124,24 @@ def hair(c, x, y, z, angle):
     if c.long:
         front, nape = min(front, 0.72), -0.80 - 1.2 * (c.hair_length - LONG)
     a, front = angle.abs(), 1.4 if c.bald else front
-    edge = front + 0.07 * c.parting * torch.sin(2 * angle) + 0.015 * torch.sin(11 * angle + 9 * c.parting)
-    edge = edge + (0.02 + 0.05 * min(max(c.hairline, 0), 1)) * bell(a - 0.70, 0.25)  # temples
-    edge = edge + (side - edge) * step(a - (0.95 if c.long else 1.10), 0.22)  # down to the ear
-    edge = edge + (nape - side) * step(a - (1.30 if c.long else 1.90), 0.22)
-    thick = 0.02 if c.bald else 0.03 + 0.07 * uniform(c.hair_volume) + 0.03 * max(c.hair_length, 0)
-    thick = thick * step(y - edge - 0.06, 0.14)
+    top = front + 0.07 * c.parting * torch.sin(2 * angle) + 0.015 * torch.sin(11 * angle + 9 * c.parting)
+    top = top + (0.02 + 0.05 * min(max(c.hairline, 0), 1)) * bell(a - 0.70, 0.25)  # temples
+    wavy = a + 0.025 * torch.sin(13 * y + 5 * c.parting) * step(0.5 - y, 0.2) * (not c.long)
+
+    def above(soft):  # the edge, which falls over 2 * soft of the angle: first to the ear, then to the nape
+        edge = top + (side - top) * step(wavy - (0.73 if c.long else 0.88) - soft, soft)
+        return y - edge - (nape - side) * step(wavy - (1.08 if c.long else 1.68) - soft, soft)
+
+    edge = above(0.24)  # it grows thick more slowly than it covers, unless it hangs
+    bulk = step(edge - 0.04, 0.12) if c.long else step(above(0.42) - 0.08, 0.18)
+    thick = bulk * (0.02 if c.bald else 0.03 + 0.07 * uniform(c.hair_volume) + 0.03 * max(c.hair_length, 0))
     if c.long:  # it hangs straight down behind the jaw
         drop = 0.62 + 0.05 * c.hair_volume + 0.03 * max(c.jaw, c.breadth, 0) + 0.20 * step(a - 2.2, 0.8)
         drop = drop - (x ** 2 + z ** 2).sqrt()
         drop = (drop + (drop ** 2 + 0.005).sqrt()) / 2
-        thick = thick + drop * step(y - edge - 0.06, 0.10) * step(0.2 - y, 0.3)
-    top = step(0.48 + 0.2 * (1.7 - c.hairline) - 0.15 * z - y, 0.14) if c.bald else 1
-    return step(y - edge, 0.05) * top, thick * top
+        thick = thick + drop * bulk * step(0.2 - y, 0.3)
+    crown = step(0.48 + 0.2 * (1.7 - c.hairline) - 0.15 * z - y, 0.14) if c.bald else 1
+    return step(edge, 0.05) * crown, thick * crown
 
 
 def relief(c, x, y):
@@ -164,11 +172,15 @@ def skull(c, t, angle):
     radius = ((sin.abs() / width.clamp(min=1e-3)) ** n + (cos.abs() / depth) ** n) ** (-1 / n)  # superellipse
     x, y, z = radius * sin, y + rise * (1 - cos) / 2, radius * cos  # (T, A)
     covered, thick = hair(c, x, y, z, angle)
-    albedo, face = paint(c, x, y, z, angle, covered), step(cos - 0.25, 0.25)
+    front, face = cos > -0.3, step(cos - 0.25, 0.25)  # a face is made and painted in front alone
+    albedo, add = torch.full_like(x, c.tone), torch.zeros_like(x)
+    albedo[:, front], add[:, front] = paint(c, x[:, front], y[:, front], z[:, front]), relief(c, x[:, front], y[:, front])
+    strands = 1 + 0.10 * torch.sin(23 * angle + 3 * y) * torch.sin(61 * angle - 5 * y)
+    albedo = (albedo + covered * (c.hair * strands - albedo)).clamp(0, 1)
     crown = step(y - 0.6, 0.2) * (1 - (radius / 0.4).clamp(max=1) ** 2)  # there hair stands up, not out
     out, up = thick * (1 - crown), thick * step(y - 0.6, 0.4) * (1 - 0.5 * (radius / 0.6).clamp(max=1) ** 2)
     beard = 0.03 * max(c.beard - 0.3, 0) * bell(x, 0.35) * step(-0.55 - y, 0.1) * face
-    z = z + relief(c, x, y) * face + beard
+    z = z + add * face + beard
     return torch.stack([x + out * sin, y + up - 0.5 * beard, z + out * cos], -1), albedo
 
 
@@ -184,8 +196,8 @@ def ear(c, side, r, a):
 
 # ---- paint
 
-def paint(c, x, y, z, angle, covered):
-    """Albedo (T, A) of skin, beard, lips, nostrils, eyes, brows and hair, laid on in this order."""
+def paint(c, x, y, z):
+    """Albedo (T, A) of skin, beard, lips, nostrils, eyes and brows, laid on in this order."""
     ax, face = x.abs(), step(z - 0.2, 0.15)
 
     def lay(under, cover, tone, where=face):
@@ -203,7 +215,7 @@ def paint(c, x, y, z, angle, covered):
     lower = c.mouth - (0.055 + 0.6 * c.full) * bow
     lips = step(upper - y, 0.018) * step(y - lower, 0.018) * step(1 - along, 0.1)
     a = lay(a, lips, c.tone * (0.66 + 0.07 * c.lip_tone))
-    a = lay(a, bell(y - c.mouth, 0.014) * step(1.05 - along, 0.12), 0.12 * c.tone)
+    a = lay(a, bell(y - c.mouth, 0.014) * step(0.90 - along, 0.25), 0.12 * c.tone)
     a = lay(a, 0.75 * bell(ax - 0.06 * c.broad, 0.026) * bell(y - c.tip + 0.075, 0.018), 0.05)
     # the eye: white, iris, pupil, a glint; over it the lines and the crease of its lids
     u, away = (ax - c.gap) / (0.135 * c.wide_eye), ((ax - c.gap) ** 2 + (y - c.eye - 0.006) ** 2).sqrt()
@@ -218,9 +230,7 @@ def paint(c, x, y, z, angle, covered):
     a = lay(a, 0.35 * bell(y - upper - 0.055, 0.012) * step(1.0 - u.abs(), 0.3), 0.3 * c.tone)
     line = 0.225 + 0.010 * c.brow_ridge + 0.065 * c.brow_tilt * (ax - 0.25) - 0.9 * (ax - 0.29) ** 2
     brow = step(0.030 + 0.009 * c.brow_weight - (y - line).abs(), 0.022) * (0.80 + 0.08 * c.brow_weight)
-    a = lay(a, brow * step(ax - 0.09, 0.05) * step(0.43 - ax, 0.06), 0.55 * c.hair)
-    strands = 1 + 0.10 * torch.sin(23 * angle + 3 * y) * torch.sin(61 * angle - 5 * y)
-    return lay(a, covered, c.hair * strands, 1).clamp(0, 1)
+    return lay(a, brow * step(ax - 0.09, 0.05) * step(0.43 - ax, 0.06), 0.55 * c.hair)
 
 
 # ---- from surface to cloud
@@ -243,13 +253,13 @@ def crease(p, n, cells):
     return ((q[0].permute(1, 2, 0) - p) * n).sum(-1)
 
 
-def cloud(draw, rows, columns, fine, outside):
-    """The surface draw(rows, columns) as points fine apart: (8, P) rows of point, normal, albedo, opening.
+def surface(draw, rows, columns, fine, outside):
+    """The surface draw(rows, columns) as points fine apart: (8, T, A), what Cloud.field is before it is cut into tiles.
 
     The columns close a circle; outside, +-1, says to which side the normals point. Below DETAIL the surface
     is as good as flat between its samples: there it is interpolated.
     """
-    p, _ = draw(torch.linspace(*rows, 200), torch.linspace(*columns, 200))
+    p, _ = draw(torch.linspace(*rows, 150), torch.linspace(*columns, 150))
     more = max(1, round(DETAIL / fine))
     rows = even(more * fine, rows, (p[1:] - p[:-1]).norm(dim=-1).amax(1))
     columns = even(more * fine, columns, (p[:, 1:] - p[:, :-1]).norm(dim=-1).amax(0))
@@ -261,15 +271,29 @@ def cloud(draw, rows, columns, fine, outside):
     if more > 1:
         size = [(k - 1) * more + 1 for k in field.shape[1:]]
         field = F.interpolate(field[None], size, mode="bilinear", align_corners=True)[0]
-    return field.flatten(1)
+    return field
 
 
-def mesh(c, fine):
-    """The whole head as one Cloud, its points at most fine apart."""
-    circle = (-math.pi, math.pi)
-    parts = [cloud(functools.partial(skull, c), (0.0, len(sections(c)) - 3.0), circle, fine, -1)]
+def mesh(c, distances):
+    """The whole head as a Cloud for each of these distances: its points are at most so far apart."""
+    circle, fine = (-math.pi, math.pi), min(distances)
+    parts = [surface(functools.partial(skull, c), (0.0, len(sections(c)) - 3.0), circle, fine, -1)]
     for side in () if c.long else (-1, 1):
-        parts.append(cloud(functools.partial(ear, c, side), (0.0, 1.05), circle, fine, -side))
-    field = torch.cat(parts, 1)
-    field[2] -= PIVOT
-    return Cloud(field[:3], field[3:6], field[6], field[7])
+        parts.append(surface(functools.partial(ear, c, side), (0.0, 1.05), circle, fine, -side))
+    for part in parts:
+        part[2] -= PIVOT
+    return [tiles([part[:, ::k, ::k] for part in parts]) for k in (int(distance / fine) for distance in distances)]
+
+
+def tiles(surfaces):
+    """The Cloud of surfaces (8, T, A), cut into tiles; those at their ends repeat their edge."""
+    cut = []
+    for field in surfaces:
+        beyond = [-k % TILE for k in field.shape[1:]]
+        field = F.pad(field[None], (0, beyond[1], 0, beyond[0]), mode="replicate")[0]
+        field = field.unflatten(2, (-1, TILE)).unflatten(1, (-1, TILE)).transpose(2, 3)
+        cut.append(field.flatten(3).flatten(1, 2))  # (8, K, TILE * TILE)
+    field = torch.cat(cut, 1)
+    middle, axis = field[:3].mean(2), field[3:6].mean(2)
+    reach, bend = ((x - m[:, :, None]).norm(dim=0).amax(1) for x, m in ((field[:3], middle), (field[3:6], axis)))
+    return Cloud(field, middle, reach, axis, bend, torch.arange(field[0].numel(), device=field.device))
