@@ -6,9 +6,9 @@ import torch
 
 import mmvae
 import planted
-from mmvae import Gaussian, faces
+from mmvae import Gaussian, evaluate, faces
 from mmvae.faces import FACTORS, judge as judging
-from mmvae.faces.judge import Judge, all_images, nearest, read, read_out, rendered_freely
+from mmvae.faces.judge import Judge, ReadOut, all_images, features, nearest, read, read_out, rendered_freely
 from planted import Perfect
 
 AZIMUTHS, LIGHTS = planted.grid().azimuth, planted.grid().light
@@ -78,6 +78,22 @@ def test_the_read_out_learns_and_depends_on_its_seed_alone():
     assert torch.equal(weights[0], weights[1]) and short[0][1] == short[1][1] and not torch.equal(weights[0], weights[2])
 
 
+def test_the_features_are_what_the_heads_read():
+    """The last hidden layer, in parts; and neither outputs nor weights know of it."""
+    torch.manual_seed(0)
+    net, images = ReadOut(16, 5, {k: 30.0 for k in judging.ANGLES}).eval(), torch.rand(1100, 1, 16, 16)
+    before, names = read(net, images), list(net.state_dict())
+    h = features(net, images)
+    assert h.shape == (1100, 256) and not h.requires_grad and h.var(0).min() > 0
+    found = net.net.net.mu(h)
+    torch.testing.assert_close(found[:, 3:], before["identity"])
+    for c, k in enumerate(judging.ANGLES):
+        torch.testing.assert_close(found[:, c] * 30, before[k])
+    after = read(net, images)
+    assert all(torch.equal(before[k], after[k]) for k in before) and list(net.state_dict()) == names
+    assert not net.net.net.mu._forward_pre_hooks  # it watches while it is asked, and no longer
+
+
 # ---------------------------------------------------------------- the nearest render
 
 
@@ -93,6 +109,26 @@ def test_the_nearest_render_is_that_of_brute_force():
         index, distance = nearest(images, real, exclude=kept)
         assert torch.equal(index, apart.argmin(1))
         torch.testing.assert_close(distance.double(), apart.min(1).values, atol=1e-3, rtol=1e-5)
+
+
+def test_chunks_do_not_change_what_is_nearest(monkeypatch):
+    """Of equal ones in two chunks it is the first; the excluded are excluded in theirs."""
+    g = torch.Generator().manual_seed(1)
+    real = torch.randint(0, 256, (60, 8, 8), generator=g, dtype=torch.uint8)
+    images = torch.cat([torch.rand(600, 1, 8, 8, generator=g), real.unsqueeze(1).float() / 255])
+    exclude = torch.randint(60, (len(images),), generator=g)
+    apart = (255 * images.flatten(1).double().unsqueeze(1) - real.flatten(1)).square().mean(2).sqrt()  # (660, 60)
+    for kept in (None, exclude):
+        if kept is not None:
+            apart[torch.arange(len(images)), kept] = math.inf
+        whole = nearest(images, real, exclude=kept)
+        for size, copies in ((1, 2), (7, 2), (59, 1), (60, 2)):  # of a chunk
+            with monkeypatch.context() as patch:
+                patch.setattr(judging, "ROOM", size * (64 + 512))
+                twice = real.repeat(copies, 1, 1) if kept is None else real
+                found = nearest(images, twice, exclude=kept)
+            assert torch.equal(found[0], apart.argmin(1)) and torch.equal(found[0], whole[0])
+            assert torch.equal(found[1], whole[1])
 
 
 def test_a_real_image_has_distance_zero():
@@ -221,3 +257,51 @@ def test_draws_from_the_prior_agree_or_do_not(model, azimuth, identity, judge):
             assert found[f"{name}shuffled.azimuth"] == pytest.approx(CHANCE, abs=4)
             assert found[f"{name}shuffled.identity"] == pytest.approx(1 / 6, abs=0.04)
     assert found["distance"] < 0.01
+
+
+# ---------------------------------------------------------------- pictures drawn from the prior, as a whole
+
+
+class Seeing(planted.Reader):
+    """Its features are the factors' indices."""
+
+    def hidden(self, image):
+        return planted.indices(image)
+
+
+class Training(Perfect):
+    """Draws the people of its training alone, or those whom it never saw."""
+    people = 0, 1, 2
+
+    def decode(self, z, modalities=None):
+        person = (torch.special.ndtr(z["S"][:, 0]) * 3 + self.people[0] + 0.5) / 6
+        S = torch.stack([torch.special.ndtri(person.clamp(max=(self.people[-1] + 0.9) / 6)), z["S"][:, 1]], 1)
+        return super().decode(z | {"S": S}, modalities)
+
+
+class Clairvoyant(Training):
+    people = 3, 4, 5
+
+
+def test_draws_from_the_prior_are_as_far_from_the_unseen_as_the_training_is(judge):
+    """The people are numbered: the seen are 3 from the unseen, and the features differ in nothing else."""
+    train, test = planted.splits()
+    seeing = Judge({"train": train, "test": test}, Seeing(), {})
+    found = {cls: judging.prior_distance(cls(), seeing, evaluate.frechet, n=60) for cls in (Training, Clairvoyant)}
+    for of in found.values():
+        assert set(of) == {"I", "T", "seen.I", "seen.T", "floor.I", "floor.T"} and min(of.values()) >= 0
+        assert all(of[f"floor.{m}"] < 1 and of[f"seen.{m}"] == pytest.approx(9, abs=2) for m in "IT")
+    assert all(found[Training][m] == pytest.approx(9, abs=2) and found[Clairvoyant][m] < 1 for m in "IT")
+    assert found[Training] == judging.prior_distance(Training(), seeing, evaluate.frechet, n=60)
+    assert found[Training] != judging.prior_distance(Training(), seeing, evaluate.frechet, n=60, seed=1)
+
+
+def test_the_sets_that_are_compared_are_disjoint_and_of_one_size(judge):
+    """Of 120 pictures of a modality of three people, 60 each, however many are asked for."""
+    seeing, sets = Judge({"train": planted.splits()[0], "test": judge.test}, Seeing(), {}), []
+    judging.prior_distance(Perfect(), seeing, lambda a, b: sets.append((a, b)) or 0.0, n=2048)
+    assert {part.shape for pair in sets for part in pair} == {(60, 4)}
+    for made, seen, floor in (sets[:3], sets[3:]):  # of I, of T
+        assert torch.equal(made[1], seen[1]) and torch.equal(made[1], floor[1])
+        assert len(torch.cat(floor).unique(dim=0)) == 120 and torch.cat(floor)[:, 0].min() > 2.9
+        assert len(seen[0].unique(dim=0)) == 60 and seen[0][:, 0].max() < 2.1

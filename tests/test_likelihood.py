@@ -12,7 +12,8 @@ import mmvae
 import planted
 from mmvae import Gaussian, Mixture, categories, images, vectors
 from mmvae.data import Rows
-from mmvae.evaluate import heldout, latent_kl, log_likelihood, log_likelihoods, log_weights
+from mmvae.evaluate import by_group, heldout, latent_kl, log_likelihood, log_likelihoods, log_weights
+from mmvae.evaluate.likelihood import grey_entropy, spread_over
 from mmvae.likelihoods import Normal as NormalLikelihood
 from mmvae.observed import joined
 
@@ -60,6 +61,73 @@ def test_the_subsets_are_those_from_which_a_model_infers(name, pairs):
     subsets = (IT,) if name == "vanilla" else (("I",), ("T",), IT)
     assert model.seen == subsets
     assert {k for k in heldout(model, pairs, n=4) if k.endswith("elbo")} == {f"{joined(s)}.elbo" for s in subsets}
+
+
+# ---------------------------------------------------------------- a value of a factor at a time
+
+
+def test_the_entropy_of_grey_levels_is_what_a_decoder_costs_that_says_them(x):
+    grey = x["I"].double().clamp(0.01, 0.99)
+    torch.testing.assert_close(grey_entropy(grey), -mmvae.likelihoods.Bernoulli().log_prob(grey.logit(), grey))
+    assert (grey_entropy(torch.eye(3)[None]) == 0).all() and (grey_entropy(x["I"]) > 0).all()
+
+
+@pytest.mark.parametrize("n, of_each", [(7, 2), (30, 10), (2, 1), (10_000, 200)])
+def test_rows_are_spread_over_the_values(n, of_each, pairs):
+    """Three people with 200 rows each."""
+    index, value = spread_over(pairs, "identity", n, torch.Generator().manual_seed(0))
+    assert len(index.unique()) == len(index) == 3 * of_each and torch.equal(value, pairs.factors_at(index)["identity"])
+    assert value.unique(return_counts=True)[1].tolist() == [of_each] * 3
+
+
+@pytest.mark.parametrize("name, weight", [("poe-v1", 1.0), ("vanilla", 3.0), ("mumo", {"I": 2.0})])
+@torch.no_grad()
+def test_each_person_is_as_far_above_the_floor_as_the_terms_say(name, weight, pairs):
+    """The terms of the same rows and noise, summed by hand; the caller's random state stays."""
+    model, state = untrained(name), torch.get_rng_state()
+    found = by_group(model, pairs, "identity", weight, n=200, batch=80)
+    assert torch.equal(state, torch.get_rng_state()) and found == by_group(model, pairs, "identity", weight, n=200, batch=80)
+    assert found["value"] == pairs.values["identity"].tolist() and found["n"] == [66] * 3
+    index, _ = spread_over(pairs, "identity", 200, torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    above, weight = [], weight if isinstance(weight, dict) else {"I": weight, "T": weight}
+    for part in index.split(80):
+        x = pairs.batch(part)[0]
+        terms = model.terms(x, subsets=[IT])
+        above.append(sum(v for k, v in terms.items() if k.startswith("I+T.kl")))
+        for m in IT:
+            p = x[m].double()
+            entropy = -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)).sum((1, 2, 3))
+            above[-1] = above[-1] + weight.get(m, 1.0) * (terms[f"I+T.reconstruction.{m}"] - entropy)
+    above, person = torch.cat(above), pairs.factors_at(index)["identity"]
+    for value, mean in zip(found["value"], found["above_floor"]):
+        assert mean == pytest.approx(above[person == value].mean().item(), rel=1e-4) and mean > 0
+
+
+def of_kinds(gaps):
+    """Rows of two pictures, of the kinds 2, 5 and 9; gaps: {modality: the kind that lacks it}."""
+    kind = torch.tensor([5, 9, 2]).repeat(20)
+    x = {m: torch.rand(60, 1, 16, 16, generator=torch.Generator().manual_seed(0)) for m in IT}
+    return Rows(x, {m: kind != k for m, k in gaps.items()}, {"kind": kind})
+
+
+def test_rows_that_lack_a_modality_count_for_no_value():
+    """A value that has no others is left out."""
+    rows, model = of_kinds({"T": 5}), untrained("poe-v2")
+    found = by_group(model, rows, "kind")
+    assert found["value"] == [2, 9] and found["n"] == [20, 20]
+    whole = by_group(model, of_kinds({}), "kind", n=15)
+    assert whole["value"] == [2, 5, 9] and whole["n"] == [5, 5, 5] and all(map(math.isfinite, whole["above_floor"]))
+    nowhere = Rows(rows.x, {"T": torch.zeros(60, dtype=torch.bool)}, rows.factors)
+    with pytest.raises(ValueError, match=r"rows: found none of 60 with all of \('I', 'T'\)"):
+        by_group(model, nowhere, "kind")
+
+
+def test_what_has_no_floor_or_no_such_factor_is_refused(pairs):
+    with pytest.raises(ValueError, match=r"factor: found 'age', expected some of \('identity', 'azimuth'"):
+        by_group(untrained("poe-v2"), pairs, "age")
+    with pytest.raises(ValueError, match='likelihood of "numbers": found Normal, expected Bernoulli, whose floor'):
+        by_group(three(), mixed(), "kind")
 
 
 def test_latent_kl_is_that_of_each_latent_and_adds_up():

@@ -10,8 +10,9 @@ from torch import Tensor
 from .. import observed
 from ..data import Rows
 from ..gaussian import Gaussian, Mixture, prior
+from ..likelihoods import Bernoulli
 from ..models import MultiModalVAE
-from ..observed import Data, Subset
+from ..observed import Data, Subset, joined
 
 DRAWS = 16  # from every part of a mixture, for the KL of its latents
 
@@ -67,6 +68,64 @@ def heldout(model: MultiModalVAE, rows: Rows, weight: float | dict[str, float] =
                 found.setdefault(name, []).append(values if observed is None else values[observed])
     found = {name: torch.cat(parts).double() for name, parts in found.items()}
     return {name: values.mean().item() for name, values in found.items() if len(values)}
+
+
+def grey_entropy(x: Tensor) -> Tensor:
+    """The entropy of grey levels x (B, ...) in [0, 1], summed: (B,), nats. No -log p of a Bernoulli is below it: it is that
+    of a decoder which says x itself [eq-vae-floor]."""
+    return (torch.special.entr(x) + torch.special.entr(1 - x)).flatten(1).sum(1)
+
+
+def spread_over(rows: Rows, factor: str, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The numbers of n rows, as many of each value of a factor, and these values: int64 (n,), (n,). Without replacement; at
+    least one of each value and no more than there are, so that it may be some more rows than n, or fewer."""
+    order = torch.randperm(len(rows), generator=generator, device=rows.device)
+    known = [rows.factors_at(part) for part in order.split(8192)]
+    if factor not in known[0]:
+        raise ValueError(f"factor: found {factor!r}, expected some of {tuple(known[0])}, what is known of the rows")
+    value = torch.cat([part[factor] for part in known])
+    _, group, counts = value.unique(return_inverse=True, return_counts=True)
+    by_value = group.argsort(stable=True)
+    place = torch.arange(len(order), device=rows.device) - (counts.cumsum(0) - counts)[group[by_value]]  # among its equals
+    kept = by_value[place < max(1, n // len(counts))]
+    return order[kept], value[kept]
+
+
+@torch.no_grad()
+def by_group(model: MultiModalVAE, rows: Rows, factor: str, weight: float | dict[str, float] = 1.0, n: int = 4096,
+             seed: int = 0, batch: int = 512) -> dict[str, list]:
+    """How well a model knows the rows of each value of a factor, such as each person: {"value": its values, in order,
+    "above_floor": their means, nats a row, "n": of how many rows}.
+
+    Above the floor: -ELBO given all modalities, by one posterior sample, less the entropy of the grey levels (weighted as the
+    log-likelihood is), which depends on the row and not on the model [eq-vae-elbo, eq-vae-floor]. n: rows in all, n // values
+    of each value, drawn without replacement: at least one, and no more than it has. Rows that lack a modality are left out,
+    and so is a value that has no others. Rows and noise depend on the seed and the batch alone; the caller's random state is
+    left as it was. Raises ValueError for an unknown factor, a likelihood other than Bernoulli, which has no such floor, and
+    where no row has all modalities.
+    """
+    every = tuple(model.modalities)
+    if wrong := [m for m in every if not isinstance(model.likelihood(m), Bernoulli)]:
+        raise ValueError(f'likelihood of "{wrong[0]}": found {type(model.likelihood(wrong[0])).__name__}, expected '
+                         "Bernoulli, whose floor is the entropy of the grey levels")
+    weights = weight if isinstance(weight, dict) else dict.fromkeys(every, weight)
+    index, value = spread_over(rows, factor, n, torch.Generator(rows.device).manual_seed(seed))
+    values, above = [], []
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for part, known in zip(index.split(batch), value.split(batch)):
+            x, masks = rows.batch(part)
+            if (kept := with_all(every, masks)) is not None:
+                x, known = {m: v[kept] for m, v in x.items()}, known[kept]
+            if len(known):
+                minus_elbo = -model.terms(x, weight, subsets=[every])[f"{joined(every)}.elbo"]
+                above.append(minus_elbo - sum(weights.get(m, 1.0) * grey_entropy(x[m]) for m in every))
+                values.append(known)
+    if not above:
+        raise ValueError(f"rows: found none of {len(index)} with all of {every}, expected some")
+    value, group, counts = torch.cat(values).unique(return_inverse=True, return_counts=True)
+    total = torch.zeros(len(value), dtype=torch.float64, device=group.device).index_add_(0, group, torch.cat(above).double())
+    return {"value": value.tolist(), "above_floor": (total / counts).tolist(), "n": counts.tolist()}
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """What a model imagines of heads: the factors of a generated picture, read by a network and by the nearest rendered one."""
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +61,13 @@ class ReadOut(nn.Module):
         blocks = {"angles": 3, "identity": identities}
         self.net, self.scale = Encoder(blocks, ImageEncoder(2 * sum(blocks.values()), size=size, width=256)), dict(scale)
 
+    def hidden(self, image: Tensor) -> Tensor:
+        """What the last hidden layer makes of images (B, 1, H, W), which all factors are read from: (B, 256)."""
+        kept, net = [], self.net.net
+        with net.mu.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0])):
+            net(image)
+        return kept[0]
+
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         q = self.net(image)
         return {k: q["angles"].mu[:, i] * self.scale[k] for i, k in enumerate(ANGLES)} | {"identity": q["identity"].mu}
@@ -107,24 +115,42 @@ def read(reader: ReadOut, images: Tensor) -> dict[str, Tensor]:
     return {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
 
 
+@torch.no_grad()
+def features(reader: ReadOut, images: Tensor) -> Tensor:
+    """What the read-out sees in images (B, 1, H, W) in [0, 1]: its last hidden layer, (B, 256), in parts."""
+    return torch.cat([reader.hidden(part) for part in images.split(1024)])
+
+
 # ---- the nearest render
+
+ROOM = 2 ** 24  # numbers of the real images, and of their distances, that are held at once: 67 MB
+
 
 def nearest(images: Tensor, real: Tensor, exclude: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Which of the real images (N, H, W) uint8 is nearest to each image (B, 1, H, W) in [0, 1], and how near.
 
-    Returns its index, int (B,), and the root mean square difference of a pixel, (B,), in grey levels of 0 to 255. Exact:
-    |a - b|^2 = |a|^2 - 2 ab + |b|^2, all at once [eq-learned-nearest]. exclude: (B,) indices that do not count.
+    Returns its index, int (B,), the lowest of several, and the root mean square difference of a pixel, (B,), in grey levels
+    of 0 to 255. Exact: |a - b|^2 = |a|^2 - 2 ab + |b|^2, of as many real ones at once as there is `ROOM` for
+    [eq-learned-nearest]. exclude: (B,) indices that do not count.
     """
-    a, best = images.flatten(1), []
-    b = real.flatten(1).to(a) / 255 - 0.5  # centred, so that no digits are lost
-    square = b.square().sum(1)
-    for k, part in enumerate(a.split(512)):
-        score = torch.addmm(square, part - 0.5, b.T, alpha=-2)  # (512, N), but for |a|^2
-        if exclude is not None:
-            score.scatter_(1, exclude.split(512)[k][:, None], math.inf)
-        best.append(score.argmin(1))
-    best = torch.cat(best)
-    return best, 255 * (a - 0.5 - b[best]).square().mean(1).sqrt()
+    a = images.flatten(1) - 0.5  # centred, so that no digits are lost
+    least, best = a.new_full((len(a),), math.inf), torch.zeros(len(a), dtype=torch.int64, device=a.device)
+    step = max(1, ROOM // (a.shape[1] + 512))
+    for start, some in zip(range(0, len(real), step), real.split(step)):
+        b = (some.flatten(1).to(a) / 255).sub_(0.5)
+        square = b.square().sum(1)
+        for k in range(0, len(a), 512):
+            part = slice(k, k + 512)
+            score = torch.addmm(square, a[part], b.T, alpha=-2)  # (512, some), but for |a|^2
+            if exclude is not None:
+                out = exclude[part] - start
+                row = ((out >= 0) & (out < len(b))).nonzero()[:, 0]
+                score[row, out[row]] = math.inf
+            value, at = score.min(1)
+            apart = (a[part] - b[at]).square().mean(1).masked_fill(value == math.inf, math.inf)
+            nearer = apart < least[part]  # by the differences themselves, in which a copy is no nearer
+            least[part][nearer], best[part][nearer] = apart[nearer], at[nearer] + start
+    return best, 255 * least.sqrt()
 
 
 # ---- what is asked of a model
@@ -139,8 +165,8 @@ class Judge:
         parts = [all_images(p) for p in (pairs["train"], pairs["test"])]
         self.real = torch.cat([images for images, _ in parts])  # uint8 (N, H, W)
         self.factors = {k: torch.cat([f[k] for _, f in parts]) for k in FACTORS}
-        self.reader, self.errors, self.test = reader, errors, pairs["test"]
-        seen = len(pairs["train"].values["identity"])
+        self.reader, self.errors, self.train, self.test = reader, errors, pairs["train"], pairs["test"]
+        seen = len(self.train.values["identity"])
         self.people = self.test.values["identity"]  # the unseen ones, whom the reader counts after the others
         self.unseen = slice(seen, seen + len(self.people))
 
@@ -235,3 +261,33 @@ def joint_coherence(model: MultiModalVAE, judge: Judge, n: int = 1024, seed: int
             scores[f"{name}{way}azimuth"] = (found["I"]["azimuth"] - T["azimuth"]).abs().mean().item()
             scores[f"{name}{way}identity"] = (found["I"]["identity"] == T["identity"]).float().mean().item()
     return scores | {"distance": (near["I"]["distance"].mean() + near["T"]["distance"].mean()).item() / 2}
+
+
+@torch.no_grad()
+def prior_distance(model: MultiModalVAE, judge: Judge, distance: Callable[[Tensor, Tensor], float], n: int = 2048,
+                   seed: int = 0) -> dict[str, float]:
+    """How far pictures drawn from the prior are from real ones, as the read-out sees them (`features`).
+
+    For each modality m, three distances of two sets of n pictures: "m": means decoded from draws of the prior, and pictures
+    of the unseen people; "seen.m": pictures of the people of the training, and the same ones of the unseen people: what a
+    model reaches that draws its training data perfectly; "floor.m": two sets of pictures of the unseen people. No real
+    picture is in two sets, or in one twice; where a split has too few, all sets are smaller. distance: of two sets of
+    features (n, 256); with `mmvae.evaluate.frechet` it is the FID of Heusel et al. (2017), the read-out in place of
+    Inception.
+    """
+    made, found = model.sample(n, generator=torch.Generator().manual_seed(seed)), {}
+    for m, images in made.items():
+        generator = torch.Generator().manual_seed(seed)
+        real, seen = (_pictures(pairs, m, 2 * n, generator) for pairs in (judge.test, judge.train))
+        size = min(len(real) // 2, len(seen), n)
+        sets = {"": images, "seen.": seen, "floor.": real[size:]}
+        real = features(judge.reader, real[:size])
+        found |= {f"{name}{m}": distance(features(judge.reader, some[:size]), real) for name, some in sets.items()}
+    return found
+
+
+def _pictures(pairs: Pairs, m: str, n: int, generator: torch.Generator) -> Tensor:
+    """n different pictures of modality m, or as many as there are: (n, 1, H, W) in [0, 1]."""
+    pictures = pairs.images[m].flatten(0, 2)
+    at = torch.randperm(len(pictures), generator=generator)[:n].to(pictures.device)
+    return pictures[at].unsqueeze(1).float() / 255

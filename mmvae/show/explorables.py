@@ -13,6 +13,7 @@ import traitlets as t
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..evaluate.likelihood import grey_entropy
 from ..gaussian import Gaussian, draw, product_of_experts
 from ..likelihoods import Bernoulli, Laplace, Normal
 from .charts import STYLE, figure
@@ -222,7 +223,7 @@ def rates(model, x: dict[str, Tensor], widths: Sequence[float] = WIDTHS, samples
 def _floor(m: str, like, x: Tensor) -> Tensor:
     """The least distortion of x (B, C, H, W): (B,), nats."""
     if isinstance(like, Bernoulli):
-        return (torch.special.entr(x) + torch.special.entr(1 - x)).flatten(1).sum(1)
+        return grey_entropy(x)
     if isinstance(like, (Normal, Laplace)):
         return -like.log_prob(x, x)
     raise TypeError(f'likelihood of "{m}": found {type(like).__name__}, expected Bernoulli, Normal or Laplace')
