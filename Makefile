@@ -41,12 +41,12 @@ serve: $(STAMP) ## show the site in a browser
 gpu: ## execute the notebooks in the gpu profile: full training at 64x64
 	@$(MAKE) --no-print-directory execute PROFILE=gpu
 
-publish: $(STAMP) ## train the published models anew (long; PROFILE=cpu or gpu); draw the README's traversal
-	@$(PY) -m mmvae.experiment publish --profile $(PROFILE) --jobs 2
+publish: $(STAMP) ## train the published models anew (hours; PROFILE=gpu with a GPU); draw the README's traversal
+	@$(PY) -m mmvae.experiment publish --profile $(if $(filter gpu,$(PROFILE)),gpu,book) --jobs 2
 	@$(PY) book/traversal.py
 
-results: $(STAMP) ## run the grid of chapters 8 and 9 (hours; goes on where it was stopped), write its numbers
-	@$(PY) -m mmvae.experiment results --jobs 2
+results: $(STAMP) ## run the grid of chapters 8 and 9 (days; goes on where it was stopped): make results HOURS=2
+	@$(PY) -m mmvae.experiment results --jobs 2 $(if $(HOURS),--hours $(HOURS))
 
 repo: ## set the repository's address everywhere: make repo URL=https://github.com/owner/name
 	@$(PYTHON) book/repo.py $(URL)

@@ -169,10 +169,25 @@ def page(record: dict) -> str:
     return text + how(record, rates=False) + rows(header, body, "lrrrlrr")
 
 
+def pictures(record: dict) -> str:
+    """Distance to the floor of people seen and held out, and of prior samples to real pictures, a line for each model."""
+    body, first = [], next(iter(record["rows"].values()))
+    for name, row in record["rows"].items():
+        people = [f"{number(row[split]['mean'])} ± {number(row[split]['sd'])}" for split in ("seen", "unseen")]
+        body.append((name, number(row["iterations"]), *people, *(number(row["prior"][m], 1) for m in "IT")))
+    floors = [f"{name} {number(first['prior'][f'{key}.I'], 1)} and {number(first['prior'][f'{key}.T'], 1)}" for key, name in
+              (("floor", "two sets of pictures of people held out"), ("seen", "pictures of people seen and held out"))]
+    text = (f"{first['seen']['people']} people seen, {first['unseen']['people']} held out; ± is the standard deviation over "
+            f"people. For scale, the Fréchet distance of {' and of '.join(floors)}. ")
+    header = "model | iterations | nats above the floor, seen | held out | Fréchet distance, I | T"
+    return text + how(record, rates=False) + rows(header, body, "lrrrrr")
+
+
 TABLES = {  # the text's name: (it, results/NAME.json, what measures it)
     "time_to_quality": (time_to_quality, "time_to_quality", "time_to_quality.py"),
     "changes": (changes, "changes", "time_to_quality.py --changes"),
     "throughput": (throughput, "throughput", "throughput.py --install"),
+    "pictures": (pictures, "pictures", "pictures.py"),
     "cost": (cost, "cost", "cost.py"),
     "scaling": (scaling, "scaling", "scaling.py"),
     "scaling_estimate": (scaling_estimate, "scaling", "scaling.py"),

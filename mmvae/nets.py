@@ -1,6 +1,6 @@
 """Networks: the book's, for pictures of any size, vectors and classes; and `Modality`, by which anybody's take their place.
 
-A picture is read in patches of 8x8 pixels, the rest is dense layers; what else was tried: benchmarks/README.md.
+A picture is read and drawn in patches of 8x8 pixels, the rest is dense layers; what else was tried: benchmarks/README.md.
 """
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from .observed import check_modality
 
 PATCH = 8  # pixels a side
 WIDTH = 160  # of an encoder's hidden layers; also how many features a modality brings to an encoder of several
-NARROW = 112  # of a decoder's
+WIDE, NARROW, PLACE = 192, 112, 16  # of a picture's decoder, and of another; features of a place on a picture's grid
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,8 @@ def images(size: int | tuple[int, int], channels: int = 1, private: int = 0, lik
     if min(height, width, channels) < 1:
         raise ValueError(f"images: found size {size} with {channels} channels, expected at least 1 of each")
     kind = {"channels": channels, "size": (height, width)}
-    likelihood = Bernoulli() if likelihood is None else likelihood
-    shape = channels, height, width
-    return Modality(partial(ImageEncoder, **kind), partial(ImageDecoder, **kind), likelihood, private, shape)
+    like = Bernoulli() if likelihood is None else likelihood
+    return Modality(partial(ImageEncoder, **kind), partial(ImageDecoder, **kind), like, private, (channels, height, width))
 
 
 def vectors(size: int | tuple[int, ...], private: int = 0, likelihood: object = None) -> Modality:
@@ -72,8 +71,7 @@ def categories(classes: int, private: int = 0, length: int | None = None) -> Mod
 
 
 def _initialise(net: nn.Module):
-    """Weights of variance 2 / fan-in, biases zero: He et al. (2015). By PyTorch's default, six times smaller, little of z
-    would reach the image, and the first thousand iterations would go into turning it up."""
+    """Weights of variance 2 / fan-in, biases zero: He et al. (2015). By PyTorch's default little of z reaches the picture."""
     for layer in net.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -82,7 +80,6 @@ def _initialise(net: nn.Module):
 
 class Heads(nn.Module):
     """The end of an encoder: means, and log-variances. Not initialised as the rest is: posteriors start near the prior."""
-
     def add_heads(self, width: int, outputs: int):
         _initialise(self)
         self.mu = nn.Linear(width, outputs // 2)
@@ -110,11 +107,8 @@ class ImageEncoder(Heads):
         if tuple(image.shape[1:]) != (self.channels, *self.size):
             raise ValueError(f"image: found shape {tuple(image.shape)}, expected (B, {self.channels}, "
                              f"{self.size[0]}, {self.size[1]})")
-        image = image - 0.5
-        if any(self.pad):
-            image = F.pad(image, self.pad)
-        h = F.silu(self.patches(image)).flatten(1)  # (B, 24 * patches)
-        h = F.silu(self.hidden1(h))  # (B, width)
+        image = F.pad(image - 0.5, self.pad) if any(self.pad) else image - 0.5
+        h = F.silu(self.hidden1(F.silu(self.patches(image)).flatten(1)))  # (B, width)
         return self.heads(F.silu(self.hidden2(h)))  # (B, outputs)
 
 
@@ -129,8 +123,7 @@ class VectorEncoder(Heads):
         self.add_heads(width, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = (x.log1p() if self.counts else x).flatten(1)  # (B, numbers)
-        h = F.silu(self.hidden1(h))  # (B, width)
+        h = F.silu(self.hidden1((x.log1p() if self.counts else x).flatten(1)))  # (B, width)
         return self.heads(F.silu(self.hidden2(h)))  # (B, outputs)
 
 
@@ -153,21 +146,28 @@ class VectorDecoder(nn.Module):
         self.shape = tuple(shape)
         self.hidden1 = nn.Linear(latent, width)
         self.hidden2 = nn.Linear(width, width)
-        self.pixels = nn.Linear(width, math.prod(shape))
+        self.last = nn.Linear(width, math.prod(shape))
         _initialise(self)
 
     def forward(self, z: Tensor) -> Tensor:
-        h = F.silu(self.hidden1(z))  # (B, width)
-        h = F.silu(self.hidden2(h))  # (B, width)
-        return self.pixels(h).unflatten(1, self.shape)  # (B, *shape)
+        h = F.silu(self.hidden2(F.silu(self.hidden1(z))))  # (B, width)
+        return self.last(h).unflatten(1, self.shape)  # (B, *shape)
 
 
 class ImageDecoder(VectorDecoder):
-    """z (B, latent) -> logits of a picture, or its means, (B, channels, H, W). The last layer adds up `width` images that it
-    has learnt, so it has few ways of telling one training face from the next, and the faces in between stay faces."""
+    """z (B, latent) -> logits of a picture, or its means, (B, channels, H, W). Dense layers say what stands at each place of
+    a grid, one every 8 pixels; a convolution lets neighbours agree, and 8x8 pixels are drawn there: alike at every place."""
 
-    def __init__(self, latent: int, channels: int = 1, size: int | tuple[int, int] = 64, width: int = NARROW):
-        super().__init__(latent, (channels, size, size) if isinstance(size, int) else (channels, *size), width)
+    def __init__(self, latent: int, channels: int = 1, size: int | tuple[int, int] = 64, width: int = WIDE):
+        self.size = height, across = (size, size) if isinstance(size, int) else tuple(size)
+        super().__init__(latent, (PLACE, math.ceil(height / PATCH), math.ceil(across / PATCH)), width)
+        self.mix = nn.Conv2d(PLACE, 2 * PLACE, 3, padding=1)
+        self.pixels = nn.Conv2d(2 * PLACE, channels * PATCH ** 2, 1)
+        _initialise(self)
+
+    def forward(self, z: Tensor) -> Tensor:
+        h = F.silu(self.mix(F.silu(super().forward(z))))  # (B, 2 * PLACE, rows, columns)
+        return F.pixel_shuffle(self.pixels(h), PATCH)[..., :self.size[0], :self.size[1]]
 
 
 class Encoder(nn.Module):

@@ -45,10 +45,11 @@ class Sheet(ImageDecoder):
         return list(super().forward(z).split(self.split, 1))
 
 
-def _one_size(modalities: list[Modality]) -> tuple[int, int] | None:
-    """The size of these modalities, if all are pictures of one size with the book's networks."""
+def _one_size(modalities: list[Modality], part: str, kind: type) -> tuple[int, int] | None:
+    """The size of these modalities, if all are pictures of one size, and this part of each is the book's."""
+    nets = [getattr(m, part) for m in modalities]
     known = all(getattr(net, "func", None) is kind and set(net.keywords) == {"channels", "size"} and m.shape
-                for m in modalities for net, kind in ((m.encoder, ImageEncoder), (m.decoder, ImageDecoder)))
+                for net, m in zip(nets, modalities))
     sizes = {m.shape[1:] for m in modalities} if known else ()
     return sizes.pop() if len(sizes) == 1 else None
 
@@ -58,14 +59,14 @@ def read_together(modalities: list[Modality], outputs: int) -> nn.Module:
     else by joining features."""
     if len(modalities) == 1:
         return modalities[0].encoder(outputs)
-    if size := _one_size(modalities):
+    if size := _one_size(modalities, "encoder", ImageEncoder):
         return ImageEncoder(outputs, sum(m.shape[0] for m in modalities), size)
     return Joined(modalities, outputs)
 
 
 def make_together(modalities: list[Modality], latent: int) -> nn.Module:
     """A network z (B, latent) -> [parameters of each modality]: pictures of one size by one decoder, all else by one each."""
-    if size := _one_size(modalities):
+    if size := _one_size(modalities, "decoder", ImageDecoder):
         return Sheet(latent, [m.shape[0] for m in modalities], size)
     return Apart(modalities, latent)
 

@@ -10,7 +10,7 @@ def unseen():
     from mmvae import faces
     from mmvae.experiment import profiles
     cpu = profiles.PROFILES["cpu"]
-    people = range(cpu.identities, cpu.identities + cpu.test_identities)
+    people = range(faces.TEST_FROM, faces.TEST_FROM + cpu.test_identities)
     heads = [faces.grid(*faces.clouds(k, faces.SEED, cpu.stored_size), cpu.stored_size) for k in people]
     images = {m: torch.from_numpy(np.stack(grids)) for m, grids in zip("IT", zip(*heads))}
     angles = dict(azimuth=faces.AZIMUTHS, elevation=faces.ELEVATIONS, light=faces.LIGHTS)

@@ -25,7 +25,7 @@ def three(kind=PoEVAE, **options):
                          "name": categories(4)}, **options))
     with torch.no_grad():  # so that its classes differ
         for key, value in model.decoders.named_parameters():
-            value.mul_(3) if "name.pixels" in key else None
+            value.mul_(3) if "name.last" in key else None
     return model, {"image": torch.rand(3, 1, 8, 8), "sound": 2 * torch.randn(3, 1, 16, 24), "name": torch.tensor([1, 3, 0])}
 
 

@@ -61,8 +61,25 @@ def test_what_fills_up_the_last_patch_is_grey():
     torch.testing.assert_close(small(x), large(torch.nn.functional.pad(x, (0, 4, 0, 4), value=0.5)))
 
 
+def test_what_is_beyond_the_picture_is_cut_off():
+    torch.manual_seed(0)
+    small, large, z = ImageDecoder(6, 2, (28, 17)), ImageDecoder(6, 2, (32, 24)), torch.randn(2, 6)
+    large.load_state_dict(small.state_dict())
+    torch.testing.assert_close(small(z), large(z)[..., :28, :17])
+
+
+@torch.no_grad()
+def test_a_decoder_draws_alike_at_every_place():
+    """What stands one place further right is drawn eight pixels further right, but at the edges."""
+    decoder, z = ImageDecoder(3, 1, 40), torch.zeros(1, 3)
+    decoder.last.bias.copy_(torch.randn(decoder.last.bias.shape))
+    before = decoder(z)
+    decoder.last.bias.copy_(decoder.last.bias.unflatten(0, decoder.shape).roll(1, 2).flatten())
+    torch.testing.assert_close(decoder(z)[..., 16:32], before[..., 8:24])
+
+
 def test_the_decoder_is_small_enough_for_a_web_page():
-    assert sum(p.numel() for p in ImageDecoder(7, size=64).parameters()) <= 500_000
+    assert sum(p.numel() for p in ImageDecoder(7, size=64).parameters()) <= 250_000
 
 
 @pytest.mark.parametrize("name", ["mumo", "poe-v1", "poe-v2", "wg-v1", "wg-v2"])
@@ -202,3 +219,18 @@ def test_public_functions_are_documented():
         thing = getattr(mmvae, name)
         if inspect.isclass(thing) or inspect.isfunction(thing):
             assert thing.__doc__, name
+
+
+def test_grey_levels_have_three_likelihoods(x):
+    """The same networks: a Bernoulli's logits, a Normal's mean, or a continuous Bernoulli, whose density integrates to 1."""
+    for likelihood in ("bernoulli", "normal", "continuous"):
+        model = MODELS["poe-v2"](size=SIZE, likelihood=likelihood)
+        q = model.posterior(x)
+        assert model.loss(x)["total"].isfinite()
+        assert model.means({b: g.mu for b, g in q.items()})["I"].shape == x["I"].shape
+    z = {b: torch.randn(1, d) for b, d in model.blocks.items()}
+    grid = torch.linspace(0, 1, 2001)
+    density = torch.stack([model.decode(z)["I"].log_prob(v.expand(1, 1, SIZE, SIZE)).exp()[0, 0, 3, 5] for v in grid])
+    assert torch.trapezoid(density, grid).item() == pytest.approx(1, abs=1e-3)
+    with pytest.raises(ValueError, match='likelihood: found "gauss", expected one of bernoulli, normal, continuous'):
+        MODELS["poe-v2"](likelihood="gauss")

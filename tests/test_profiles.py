@@ -23,7 +23,7 @@ def test_the_name_comes_from_the_argument_then_the_environment_then_cpu(monkeypa
     assert mmvae.profile("cpu").name == "cpu"
     monkeypatch.setenv("MMVAE_PROFILE", "")
     assert mmvae.profile().name == "cpu"
-    with pytest.raises(ValueError, match='PROFILE: found "laptop", expected one of smoke, cpu, gpu'):
+    with pytest.raises(ValueError, match='PROFILE: found "laptop", expected one of smoke, cpu, book, gpu'):
         mmvae.profile("laptop")
 
 
@@ -34,9 +34,10 @@ def test_gpu_without_a_gpu_is_refused(monkeypatch):
 
 
 def test_the_book_states_its_profiles():
-    smoke, cpu, gpu = (profiles.PROFILES[name] for name in ("smoke", "cpu", "gpu"))
-    assert (cpu.size, gpu.size, gpu.iterations) == (64, 64, 80_000)
-    assert cpu.weight == gpu.weight == 1 and [p.name for p in (smoke, cpu, gpu) if p.published] == ["cpu"]
+    smoke, cpu, book, gpu = profiles.PROFILES.values()
+    assert (cpu.size, gpu.size, gpu.iterations) == (64, 64, 80_000) and cpu.settings("mumo") == book.settings("mumo")
+    assert all(p.identities == 500 and p.test_identities == 200 for p in (book, gpu))
+    assert cpu.weight == gpu.weight == 1 and [p.name for p in profiles.PROFILES.values() if p.published] == ["cpu"]
     assert cpu.live["size"] == 32 and cpu.settings("vanilla", **cpu.live).weight == 4
     assert smoke.live == gpu.live == {}  # the run that they have anyway
 

@@ -1,4 +1,4 @@
-"""experiment/grid.py: the grid, what the build folder gives to results.json, and what a chapter reads of it."""
+"""experiment/grid.py: the new grid, and the command that fills it, a file a run."""
 import json
 import os
 import time
@@ -6,6 +6,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,40 +16,69 @@ import planted
 import tiny
 from mmvae import evaluate, train
 from mmvae.experiment import grid as making, measure, prints, profiles, recipe, results, weights
+from mmvae.experiment.__main__ import results as command
 from mmvae.experiment.grid import Run, grid
 from mmvae.experiment.recipe import Recipe
 from mmvae.faces import judge as judging
 
 # ---------------------------------------------------------------- the grid
 
+MANY = {"mumo", "poe-v1", "poe-v2", "wg-v2"}
+CELLS = {  # study: its models, seeds a cell, iterations, and {variant: people}
+    "main": (set(mmvae.MODELS), None, 10_000, {"plain": 500}),
+    "control": ({"wg-v2"}, 20, 10_000, {"7": 500}),
+    "people": ({"poe-v2"}, 3, 10_000, {f"{s}, {n}": n for s in (32, 64) for n in (50, 150, 500, 1500) if s + n != 532}),
+    "base": ({"mumo", "poe-v2"}, 10, 3_000, {"plain": 500}),
+    "shared": ({"mumo", "poe-v2"}, 10, 3_000, dict.fromkeys("34678", 500)),
+    "identities": ({"mumo", "poe-v2"}, 5, 3_000, {f"{n}, {k}": n for n in (10, 50) for k in (5, 8)}),
+    "weight": ({"mumo", "poe-v2"}, 5, 3_000, {f"{w}, {k}": 500 for w in (16, 1) for k in (5, 8)}),
+    "private": ({"mumo", "poe-v2"}, 5, 3_000, dict.fromkeys("1345", 500)),
+    "marginals": (None, 5, 3_000, dict.fromkeys(("none", "I", "T"), 500)),
+    "prior": ({"poe-v2"}, 5, 3_000, {"inside": 500}),
+    "cross": ({"mumo", "poe-v2"}, 5, 3_000, dict.fromkeys(("warm-up", "throughout"), 500)),
+    "large": (MANY, 3, 15_000, {"plain": 500})}
 
-def test_the_grid_has_unique_runs_the_main_table_first():
+
+def test_the_grid_is_what_was_asked_for_the_most_telling_first():
     runs = grid()
-    assert len({run.name for run in runs}) == len(runs)
-    main = [run for run in runs if run.study == "main"]
-    assert runs[:30] == main and {run.recipe.model for run in main} == set(mmvae.MODELS)
-    assert Counter((run.recipe.model, run.recipe.seed) for run in main) == Counter(
+    assert list(dict.fromkeys(run.study for run in runs)) == list(CELLS) and len({run.name for run in runs}) == len(runs)
+    for study, (models, seeds, iterations, variants) in CELLS.items():
+        of = [run for run in runs if run.study == study]
+        assert {run.variant: run.people for run in of} == variants and {run.recipe.iterations for run in of} == {iterations}
+        assert {run.recipe.model for run in of} == (models or {"poe-v1", "poe-v2"})
+        assert [run.recipe.seed for run in of] == sorted(run.recipe.seed for run in of)  # stopped, it is balanced
+        cells: dict[tuple, list[int]] = {}
+        for run in of:
+            cells.setdefault((run.variant, run.recipe.model), []).append(run.recipe.seed)
+        assert len(cells) == (3 if study == "marginals" else len(variants) * len(models))
+        for (_, model), found in cells.items():
+            assert found == list(range(seeds or (20 if model in MANY else 10)))
+    assert Counter((run.recipe.model, run.recipe.seed) for run in runs[:30]) == Counter(
         (model, seed) for model in mmvae.MODELS for seed in range(5))
-    assert {run.recipe.iterations for run in main} == {making.LONG} and {run.recipe.size for run in runs} == {32}
-    seeds = {}
-    for run in runs:
-        seeds.setdefault((run.study, run.variant, run.recipe.model), []).append(run.recipe.seed)
-    assert all(found == list(range(len(found))) for (study, *_), found in seeds.items() if study != "length")
+    assert {run.recipe.size for run in runs if run.study not in ("people", "large")} == {32}
+    assert {run.recipe.size for run in runs if run.study == "large"} == {64}
+    assert all(str(run.recipe.size) == run.variant.split(", ")[0] for run in runs if run.study == "people")
+    assert (len(runs), sum(run.recipe.iterations for run in runs)) == (433, 2_430_000)
+
+
+def test_a_cell_that_two_studies_share_is_trained_once():
+    assert max(Counter((run.recipe.key, run.recipe.seed, run.people) for run in grid()).values()) == 1
 
 
 def test_runs_of_a_study_differ_by_what_it_is_about_alone():
     """From the base of the same model and seed."""
     plain = {(r.recipe.model, r.recipe.seed): asdict(r.recipe) for r in grid() if r.study == "base"}
     fields = {"cross": {"cross", "cross_until"}, "shared": {"options"}, "private": {"options"}, "prior": {"options"},
-              "weight": {"weight", "options"}, "identities": {"options"}, "length": {"iterations"}}
+              "weight": {"weight", "options"}, "identities": {"options"}}
     for run in grid():
         if run.study in fields:
             base, mine = plain[run.recipe.model, run.recipe.seed], asdict(run.recipe)
             assert {k for k in mine if mine[k] != base[k]} <= fields[run.study]
-            assert run.identities == (10 if run.study == "identities" else 50)
     options = {(r.study, r.variant): r.recipe.options for r in grid()}
-    assert (options["shared", "3"], options["private", "1"]) == ({"shared": 3}, {"private": 1})
-    assert options["weight", "16, 5"] == {}  # the models' own size
+    assert (options["shared", "3"], options["private", "1"], options["control", "7"]) == (
+        {"shared": 3}, {"private": 1}, {"shared": 7})
+    assert options["weight", "16, 5"] == options["base", "plain"] == options["main", "plain"] == {}  # the models' own size
+    assert {r.recipe.weight for r in grid() if r.study == "main"} == {4}
 
 
 def test_every_run_of_the_grid_has_a_model():
@@ -58,15 +88,27 @@ def test_every_run_of_the_grid_has_a_model():
 
 def test_a_folder_is_of_all_that_a_run_depends_on(tmp_path, monkeypatch):
     class Data:
-        def __init__(self, split, identities):
-            self.fingerprint = f"{split} of {identities}"
+        def __init__(self, split, people, size):
+            self.fingerprint = f"{split} of {people}, {size}"
 
     monkeypatch.setenv("MMVAE_BUILD", str(tmp_path))
     monkeypatch.setattr(making, "_pairs", Data)
     runs = [Run("main", "a, b", Recipe(seed=1)), Run("main", "a, b", Recipe(seed=1, batch=8)),
-            Run("main", "a, b", Recipe(seed=1), identities=10)]
+            Run("main", "a, b", Recipe(seed=1), people=10)]
     assert {run.name for run in runs} == {"mumo-main-a-b-1"} and len({run.folder for run in runs}) == 3
     assert all(run.folder.parent == tmp_path / "results" for run in runs)
+
+
+def test_one_data_file_serves_all_who_ask_for_no_more_than_it_has(monkeypatch):
+    asked = []
+    monkeypatch.setattr(profiles.Profile, "data_file", property(lambda self: (self.identities, self.test_identities)))
+    monkeypatch.setattr(mmvae.faces, "read_faces", lambda file: asked.append(file) or file)
+    monkeypatch.setattr(making, "Pairs", lambda grid, split, size, identities: (grid, split, size, identities))
+    making._heads.cache_clear(), making._pairs.cache_clear()
+    assert making._pairs("train", 10, 32) == ((500, 200), "train", 32, 10)
+    assert making._pairs("test", 500, 64) == ((500, 200), "test", 64, None) and len(asked) == 1
+    assert making._pairs("train", 1500, 32) == ((1500, 200), "train", 32, 1500)
+    making._heads.cache_clear(), making._pairs.cache_clear()
 
 
 # ---------------------------------------------------------------- the work, on tiny runs
@@ -74,89 +116,195 @@ def test_a_folder_is_of_all_that_a_run_depends_on(tmp_path, monkeypatch):
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    """A grid of two runs on planted images, measured on 64 pairs, in a build folder of its own; its two runs."""
+    """A grid of two runs on planted images, measured on 64 pairs, in folders of their own; its two runs."""
     threads, made = torch.get_num_threads(), dict(zip(("train", "test"), planted.splits()))
-    runs = [Run(study, "plain", Recipe(model, size=16, iterations=4, batch=8, log_every=2))
+    runs = [Run(study, "plain", Recipe(model, size=16, iterations=5, batch=8, log_every=2, checkpoint_every=1))
             for study, model in (("main", "vanilla"), ("base", "poe-v2"))]
     numbers, everything, cross = measure.numbers, measure.everything, judging.cross_modal
     monkeypatch.setenv("MMVAE_BUILD", str(tmp_path / "build"))
+    monkeypatch.setattr(results, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(making, "grid", lambda: runs)
-    monkeypatch.setattr(making, "SIZE", 16)
     monkeypatch.setattr(making, "_pairs", lambda split, *_: made[split])
+    monkeypatch.setattr(profiles, "profile", lambda name: SimpleNamespace(pairs=lambda split, size: made[split]))
     monkeypatch.setattr(measure, "judge", partial(measure.judge, free=False, iterations=3))
     monkeypatch.setattr(measure, "numbers", lambda *pairs_of, n=0, subsets=(): numbers(*pairs_of[:4], 64, subsets))
     monkeypatch.setattr(measure, "everything", partial(everything, n=64))
+    monkeypatch.setattr(measure, "by_person", partial(measure.by_person, n=9))
     monkeypatch.setattr(judging, "cross_modal", lambda model, judge, n=0: cross(model, judge, 8))
     monkeypatch.setattr(measure, "LIKELIHOOD_PAIRS", 4)
     monkeypatch.setattr(making, "ProcessPoolExecutor", ThreadPoolExecutor)  # its threads take what is patched here
-    monkeypatch.setattr(making, "_die_with_parent", lambda: None)
-    monkeypatch.setattr(weights, "info", lambda name: {"settings": {"size": 16}, "sha256": "5" * 64})
-    monkeypatch.setattr(weights, "load", lambda name: mmvae.MODELS[weights.RECIPES[name][0]](size=16))
+    monkeypatch.setattr(making, "_begin", lambda: None)
+    making._judge.cache_clear()
     yield runs
+    making._judge.cache_clear()
     torch.set_num_threads(threads)
 
 
-LONG = {"likelihood", "probes_of_samples", "verification", "mig", "dci", "coherence"}
+BRIEF = {"heldout", "probes", "parameters", "cross", "experts", "above_floor", "n"}
+LONG = {"likelihood", "probes_of_samples", "verification", "effects", "mig", "dci", "coherence", "sorted"}
 
 
-def test_the_command_trains_measures_and_writes_what_a_chapter_reads(small, tmp_path, monkeypatch):
-    out = tmp_path / "results.json"
-    making.main(["--jobs", "1", "--out", str(out)])
-    found = results.read(out)
-    assert found["size"] == 16 and set(found["reader"]) == {"identity", "azimuth", "elevation", "light"}
-    assert found["test_data"] == planted.splits()[1].fingerprint and found["real_distance"] > 0
-    assert set(found["versions"]) == {"python", "torch", "numpy", "device"} and "threads" in found["machine"]
-    assert list(found["published"]) == list(weights.RECIPES)
-    assert all(set(of) == {"likelihood", "experts", "cross", "coherence"} for of in found["published"].values())
-    main, base = found["runs"]
-    assert [r["settings"] for r in found["runs"]] == [asdict(run.recipe) for run in small]
-    about = dict(study="main", variant="plain", model="vanilla", seed=0, identities=50)
-    assert {k: main[k] for k in about} == about
-    assert LONG < set(main) and not LONG & set(base) and {"cross", "experts", "heldout"} < set(base)
-    assert {k.split(".")[0] for k in base["probes"]} == {"I+T"} and not {"measured", "behaviour"} & set(main)
-    log = train.read_log(small[1].folder)
+def rows(printed: str) -> dict[str, list[str]]:
+    """{study: done, wanted, iterations, seconds} of the table."""
+    return {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line[:1].isalpha()}
+
+
+def test_the_command_trains_measures_and_writes_a_file_a_run(small, tmp_path, monkeypatch, capsys):
+    command(["--jobs", "1"])
+    said = rows(capsys.readouterr().out)
+    assert said["study"] == ["done", "wanted", "iterations", "seconds"]
+    assert [said[study][:3] for study in ("main", "base", "all")] == [["1", "1", "5"], ["1", "1", "5"], ["2", "2", "10"]]
+    [base], [main] = results.runs(study="base"), results.runs(study="main")
+    about = dict(study="main", variant="plain", model="vanilla", seed=0, people=500, held_out=200)
+    assert {k: main[k] for k in about} == about and main["settings"] == asdict(small[0].recipe)
+    assert set(base) == set(results.RUN) and set(main) == set(base) | LONG and BRIEF < set(base)
+    assert {k.split(".")[0] for k in base["probes"]} == {"I+T"} and base["n"] == 64
+    assert [main["data"], main["test_data"]] == [pairs.fingerprint for pairs in planted.splits()]
+    assert set(main["versions"]) == {"python", "torch", "numpy", "device"} and main["machine"]["threads"] == 1
+    log, model = train.read_log(small[1].folder), train.load_run(small[1].folder, small[1].recipe.build())
     assert base["train"] == pytest.approx({k: v[-1] for k, v in log.items() if k not in ("iteration", "seconds")}, rel=1e-5)
+    for k, value in evaluate.experts(model, planted.splits()[1], 2048).items():
+        assert value == pytest.approx(base["experts"][k], rel=1e-5)
+    persons = measure.by_person(model, *planted.splits())
+    assert base["above_floor"]["unseen"] == pytest.approx(persons["unseen"]["above_floor"], abs=0.051)
+    assert base["above_floor"]["seen"] == pytest.approx(sum(persons["seen"]["above_floor"]) / 3, rel=1e-5)
     judge = measure.judge(*planted.splits(), profiles.build_folder(), progress=False)
-    exact = evaluate.experts(train.load_run(small[1].folder, small[1].recipe.build()), planted.splits()[1], 2048)
-    assert {k: pytest.approx(v, rel=1e-5) for k, v in exact.items()} == base["experts"]
-    assert found["reader"] == pytest.approx(judge.errors, rel=1e-5)
-    assert len(out.read_text().splitlines()) < 40  # a line a run, and a print
+    assert main["reader"] == pytest.approx(judge.errors, rel=1e-5) and main["real_distance"] > 0
+    [shared] = (tmp_path / "runs" / "measured").iterdir()  # what both were measured by
+    assert shared.stem == main["measured"] == base["measured"]
+    assert set(results.prints_of(shared.stem)) == set(measure.MEASURES)
+    text = (tmp_path / "runs" / "vanilla-main-plain-0.json").read_text()
+    assert len(text.splitlines()) == len(main) and main["heldout"]["total"] == float(f"{main['heldout']['total']:.6g}")
+    assert results.stale(lambda name: name.startswith(("run ", "measured heldout"))) == {}
 
     def again(*args, **kwargs):
-        pytest.fail("did again what the build folder has")
+        pytest.fail("did again what is done")
 
-    before = out.read_bytes()
-    for module, name in ((train, "fit"), (measure, "numbers"), (measure, "everything"), (making, "published")):
+    for module, name in ((train, "fit"), (recipe, "fit"), (measure, "numbers"), (measure, "everything")):
         monkeypatch.setattr(module, name, again)
-    making.main(["--jobs", "1", "--out", str(out)])
-    assert out.read_bytes() == before
+    command(["--jobs", "1"])
+    assert (tmp_path / "runs" / "vanilla-main-plain-0.json").read_text() == text
 
 
-def test_what_other_code_measured_is_measured_again_and_not_trained(small, monkeypatch):
+def test_a_file_is_of_few_kilobytes_whatever_the_study():
+    """A main run's longest model, with 200 people; its prints are in another file."""
+    model, (seen, unseen) = mmvae.MODELS["wg-v2"](size=16), planted.splits()
+    judge = judging.Judge({"train": seen, "test": unseen}, planted.Reader(), {})
+    record = measure.everything(model, seen, unseen, 4.0, judge, n=64, progress=False) | {
+        "above_floor": {"seen": 1 / 3, "unseen": [1234.5] * 200}, "behaviour": prints.training(Recipe("wg-v2", 16))}
+    record = {k: record.get(k, "of some hundred letters" * 4) for k in results.RUN} | record
+    assert len(f"{{{results._lines(record, ' ', (',', ':'))}}}") < 12_000
+
+
+def test_it_says_what_is_done_and_stops(small, tmp_path, monkeypatch, capsys):
+    making._work(small[0])
+    monkeypatch.setattr(making, "_work", lambda run: pytest.fail("trained"))
+    command(["--status"])
+    said = rows(capsys.readouterr().out)
+    assert [said[study][:2] for study in ("main", "base", "all")] == [["1", "1"], ["0", "1"], ["1", "2"]]
+    record = results.record(tmp_path / "runs" / "vanilla-main-plain-0.json")
+    assert said["main"][3] == said["all"][3] == f"{record['seconds'] + record['measuring']:,.0f}"
+
+
+def test_no_run_starts_after_so_many_hours(small, monkeypatch, capsys):
+    """One that began in time goes on to its end."""
+    started, clock = [], iter((0, 3599, 3601, 3601))
+    monkeypatch.setattr(making, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(making, "_work", lambda run: started.append(run.name))
+    command(["--jobs", "1", "--hours", "1"])
+    assert started == ["vanilla-main-plain-0"] and rows(capsys.readouterr().out)["all"][:2] == ["0", "2"]
+
+
+def test_interrupted_it_goes_on_where_it_was(small, tmp_path, monkeypatch, capsys):
+    """Stopped as Ctrl-C does in a process, then as it does in the command itself, and to the same numbers as without."""
     making._work(small[1])
-    first = making._measured(small[1])
-    assert first["seconds"] > 0 and set(first["measured"]) == {"heldout", "probes", "cross", "experts", "reading"}
-    path = small[1].folder / "metrics.json"
-    path.write_text(json.dumps(first | {"measured": first["measured"] | {"heldout": {"total": [1.0]}}}))
-    assert making._measured(small[1]) is None
+    whole = results.record(tmp_path / "runs" / "poe-v2-base-plain-0.json")
+    monkeypatch.setenv("MMVAE_BUILD", str(tmp_path / "another"))
+    monkeypatch.setattr(results, "RUNS", tmp_path / "others")
+    with monkeypatch.context() as patch, pytest.raises(SystemExit, match="failed: poe-v2-base-plain-0; the same command"):
+        tiny.stop_at(patch, 4)  # the print of the code asks for the first three
+        command(["--study", "base"])
+    assert "poe-v2-base-plain-0: KeyboardInterrupt" in capsys.readouterr().out and not results.RUNS.exists()
+    assert tiny.names(small[1].folder)[-1] == "checkpoint-00000004.safetensors"
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(making, "wait", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(making, "_work", lambda run: None)
+        command(["--study", "base"])
+    assert stop.value.code == 130 and "interrupted; the same command goes on" in capsys.readouterr().err
+    rate, asked = train.Settings.rate, []
+    monkeypatch.setattr(train.Settings, "rate", lambda self, i: asked.append(i) or rate(self, i))
+    command(["--study", "base"])
+    assert 4 in asked and 3 not in asked
+    [found], times = results.runs(study="base"), ("seconds", "measuring")
+    assert {k: v for k, v in found.items() if k not in times} == {k: v for k, v in whole.items() if k not in times}
+
+
+def test_an_interruption_ends_the_processes(monkeypatch):
+    monkeypatch.setattr(making, "wait", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+    before, start = set(making.multiprocessing.active_children()), time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        making.side_by_side(time.sleep, {"long": 100}, 1)
+    assert set(making.multiprocessing.active_children()) <= before and time.monotonic() - start < 60
+
+
+def test_runs_are_chosen_by_study_model_and_seed(small, monkeypatch, capsys):
+    small[:] = [Run("main", "plain", Recipe(model, seed=seed)) for seed in range(4) for model in ("mumo", "poe-v2")]
+    small.append(Run("base", "plain", Recipe("mumo")))
+    started = []
+    monkeypatch.setattr(making, "_work", lambda run: started.append(run.name))
+    command(["--jobs", "1", "--study", "main", "--models", "mumo", "--seeds", "0-1", "3"])
+    assert started == [f"mumo-main-plain-{seed}" for seed in (0, 1, 3)]
+    capsys.readouterr()
+    for argv, said in ((["--study", "none"], "invalid choice: 'none'"), (["--seeds", "x"], 'found "x", expected a seed'),
+                       (["--seeds", "9"], "found no run of the grid"), (["--jobs", "0"], "--jobs: found 0, expected 1")):
+        with pytest.raises(SystemExit):
+            command(argv)
+        assert said in capsys.readouterr().err
+
+
+def test_what_other_code_measured_is_measured_again_and_not_trained(small, tmp_path, monkeypatch):
+    making._work(small[1])
+    first, path = making.finished(small[1]), tmp_path / "runs" / "poe-v2-base-plain-0.json"
+    other = results.prints_of(first["measured"]) | {"heldout": {"total": [1.0]}}
+    results.keep(tmp_path / "runs" / "measured" / "othercode.json", other)
+    results.keep(path, first | {"measured": "othercode"})
+    assert making.finished(small[1]) is None
+    assert any("heldout: terms: found ['total']" in wrong for wrong in results.stale(
+        lambda name: name in ("run poe-v2-base-plain", "measured heldout"))["run poe-v2-base-plain"])
     monkeypatch.setattr(train, "_read", lambda *a: pytest.fail("trained again"))
     making._work(small[1])
-    assert making._measured(small[1]) == first
+    again = making.finished(small[1])
+    assert again | {"measuring": 0} == first | {"measuring": 0}
+
+
+def test_what_is_of_another_recipe_or_other_data_or_damaged_is_not_done(small, tmp_path, capsys):
+    making._work(small[1])
+    first, path = making.finished(small[1]), tmp_path / "runs" / "poe-v2-base-plain-0.json"
+    for change in ({"settings": first["settings"] | {"batch": 9}}, {"generator": 1}, {"people": 50}, {"measured": "nothing"}):
+        results.keep(path, first | change)
+        assert making.finished(small[1]) is None
+    assert "nothing.json: found none" in capsys.readouterr().out
+    path.write_text("<<<<<<< HEAD")
+    assert making.finished(small[1]) is None
+    assert f"{path}: found a damaged file" in capsys.readouterr().out
+    (path.parent / f".{path.name}.123.tmp").write_text("of one that was killed")
+    making._work(small[1])
+    assert making.finished(small[1]) and len(list(path.parent.iterdir())) == 2
 
 
 def test_what_other_code_trained_is_refused_with_the_numbers(small, monkeypatch):
     making._work(small[1])
-    assert making._measured(small[1])
+    assert making.finished(small[1])
     kl = mmvae.Gaussian.kl
     monkeypatch.setattr(mmvae.Gaussian, "kl", lambda self, other=None: 1.01 * kl(self, other))
     prints._training.cache_clear()
-    assert making._measured(small[1]) is None
+    assert making.finished(small[1]) is None
     with pytest.raises(ValueError, match="holds a run of code that computed something else .*kl.* found .*, now"):
         making._work(small[1])
     prints._training.cache_clear()
 
 
-def test_one_that_fails_is_named_and_stops_no_other(small, tmp_path, monkeypatch, capsys):
+def test_one_that_fails_is_named_and_stops_no_other(small, monkeypatch, capsys):
     fit = recipe.fit
 
     def failing(model, *args, **kwargs):
@@ -165,28 +313,52 @@ def test_one_that_fails_is_named_and_stops_no_other(small, tmp_path, monkeypatch
         return fit(model, *args, **kwargs)
 
     monkeypatch.setattr(recipe, "fit", failing)
-    monkeypatch.setattr(making, "_publish", lambda name: {})
     with pytest.raises(SystemExit, match="failed: vanilla-main-plain-0; the same command goes on"):
-        making.main(["--jobs", "1", "--out", str(tmp_path / "results.json")])
+        command(["--jobs", "1"])
     assert "vanilla-main-plain-0: total is nan" in capsys.readouterr().out
-    assert making._measured(small[1]) and not (tmp_path / "results.json").exists()
+    assert making.finished(small[1]) and not making.finished(small[0])
 
 
-def test_runs_of_two_versions_are_not_written_together(small, tmp_path):
-    for run in small:
-        making._work(run)
-    path = small[1].folder / "metrics.json"
-    record = json.loads(path.read_text())
-    record["versions"]["torch"] = "1.0"
-    path.write_text(json.dumps(record))
-    with pytest.raises(ValueError, match=f"{small[1].folder}: found .*1.0.*, expected .* remove it"):
-        making.write(small, {}, tmp_path / "results.json")
+# ---------------------------------------------------------------- the published models
+
+
+def test_the_published_numbers_are_put_where_they_were_and_nothing_else_moves(small, tmp_path, monkeypatch):
+    path, text = tmp_path / "results.json", results.FILE.read_text()
+    path.write_text(text)
+    monkeypatch.setattr(results, "FILE", path)
+    monkeypatch.setattr(weights, "info", lambda name: {"settings": {"size": 16}, "sha256": "5" * 64})
+    monkeypatch.setattr(weights, "load", lambda name: mmvae.MODELS[weights.RECIPES[name][0]](size=16))
+    monkeypatch.setattr(weights, "RECIPES", {name: weights.RECIPES[name] for name in ("vanilla", "poe-v2")})
+    command(["--published", "--jobs", "1"])
+    before, after = text.splitlines(), path.read_text().splitlines()
+    begin, end = (lambda lines: lines.index(' "published": {')), (lambda lines: lines.index(' "runs": ['))
+    assert after[:begin(after)] == before[:begin(before)] and after[end(after):] == before[end(before):]
+    shown = results.read(path)["published"]
+    assert list(shown) == list(weights.RECIPES) and end(after) - begin(after) == 3
+    assert all(set(of) == {"likelihood", "experts", "cross", "coherence", "prior"} for of in shown.values())
+    assert shown["vanilla"]["prior"].keys() == {f"{kind}{m}" for kind in ("", "seen.", "floor.") for m in "IT"}
+
+    monkeypatch.setattr(making, "published", lambda *a: pytest.fail("measured again"))
+    text = path.read_text()
+    command(["--published", "--jobs", "1"])
+    assert path.read_text() == text
+    monkeypatch.setattr(weights, "info", lambda name: {"settings": {"size": 16}, "sha256": "6" * 64})
+    monkeypatch.setattr(making, "published", lambda *a: 1 / 0)
+    with pytest.raises(SystemExit, match="failed: vanilla, poe-v2"):
+        command(["--published", "--jobs", "1"])
+    assert path.read_text() == text
+    path.write_text("{}")
+    with pytest.raises(ValueError, match='results.json: found no "published" before "runs"'):
+        results.keep_published({})
+
+
+# ---------------------------------------------------------------- processes
 
 
 def _worker(ends):
     """Stands for the command: starts a worker that says its name and sleeps."""
     if os.fork() == 0:
-        making._die_with_parent()
+        making._begin()
         ends.send(os.getpid())
         time.sleep(100)
         os._exit(0)

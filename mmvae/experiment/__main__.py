@@ -6,6 +6,7 @@ trains one of the models of `mmvae.MODELS`, or goes on with it where RUN_DIR sto
 """
 import argparse
 import json
+import math
 import sys
 import types
 import typing
@@ -20,6 +21,7 @@ from ..faces import Pairs
 from ..observed import joined
 from ..train import write_atomically
 from . import grid, measure, publish
+from . import results as stored
 from .profiles import build_folder, profile
 from .recipe import Recipe
 from .table import MODELS, NAMES
@@ -94,8 +96,64 @@ def evaluate(argv: list[str] | None = None):
                 print(f"  {name:28s} {score:.2f}")
 
 
+def results(argv: list[str] | None = None):
+    every = grid.grid()
+    parser = argparse.ArgumentParser(prog="python -m mmvae.experiment results",
+                                     description="Train and measure what the grid lacks, or goes on with it.")
+    parser.add_argument("--jobs", type=int, default=2, help="processes side by side, one thread each")
+    parser.add_argument("--hours", type=float, default=math.inf, help="start no run after so many")
+    parser.add_argument("--study", nargs="+", choices=list(dict.fromkeys(run.study for run in every)), help="of these alone")
+    parser.add_argument("--models", nargs="+", choices=MODELS, help="of these alone")
+    parser.add_argument("--seeds", nargs="+", type=_seeds, help="of these alone: 3, or 0-4")
+    parser.add_argument("--status", action="store_true", help="only say how many runs are done")
+    parser.add_argument("--check", action="store_true", help="only say what is stored and would now be computed otherwise")
+    parser.add_argument("--published", action="store_true", help="only measure the published models, into results.json")
+    args = parser.parse_args(argv)
+    if args.jobs < 1:
+        parser.error(f"--jobs: found {args.jobs}, expected 1 or more")
+    torch.set_num_threads(1)
+    if args.check:
+        if found := stored.stale():
+            sys.exit("\n".join(f"{name}: {'; '.join(wrong[:3])}" for name, wrong in found.items()))
+        return print("every stored run and measurement is what the code computes")
+    runs = [run for run in every if (not args.study or run.study in args.study) and (not args.models or run.recipe.model in
+            args.models) and (not args.seeds or any(run.recipe.seed in seeds for seeds in args.seeds))]
+    if not runs:
+        parser.error("found no run of the grid with these --study, --models and --seeds")
+    failed = []
+    try:
+        if args.published:
+            failed = grid.refresh(args.jobs)
+        elif not args.status:
+            failed = grid.fill(runs, args.jobs, args.hours)
+    except KeyboardInterrupt:
+        parser.exit(130, "\ninterrupted; the same command goes on from the last checkpoints\n")
+    if not args.published:
+        print(_status(runs))
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}; the same command goes on with them")
+
+
+def _status(runs: list[grid.Run]) -> str:
+    """How many of these runs are done, a line a study, and the seconds of one core that those cost."""
+    cost = {run.name: of["seconds"] + of["measuring"] for run in runs if (of := grid.finished(run))}
+    studies = {study: [run for run in runs if run.study == study] for study in dict.fromkeys(run.study for run in runs)}
+    lines = [f"{'study':<12}{'done':>6}{'wanted':>8}{'iterations':>13}{'seconds':>11}"]
+    for study, of in (studies | {"all": runs}).items():
+        done, steps = [cost[run.name] for run in of if run.name in cost], sum(run.recipe.iterations for run in of)
+        lines.append(f"{study:<12}{len(done):>6}{len(of):>8}{steps:>13,}{sum(done):>11,.0f}")
+    return "\n".join(lines)
+
+
+def _seeds(text: str) -> range:
+    first, _, last = text.partition("-")
+    if not (first.isdecimal() and (last or first).isdecimal()):
+        raise argparse.ArgumentTypeError(f'found "{text}", expected a seed, 3, or the first and the last, 0-4')
+    return range(int(first), int(last or first) + 1)
+
+
 def main(argv: list[str] | None = None):
-    commands = {"train": train, "evaluate": evaluate, "publish": publish.main, "results": grid.main}
+    commands = {"train": train, "evaluate": evaluate, "publish": publish.main, "results": results}
     parser = argparse.ArgumentParser(prog="python -m mmvae.experiment", description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=commands)
     argv = sys.argv[1:] if argv is None else argv

@@ -1,48 +1,50 @@
-"""The grid of runs behind chapters 8 and 9: which they are, and what came out of them.
+"""The new grid of runs: which they are, and the command that trains and measures them, a small committed file each.
 
-    python -m mmvae.experiment results [--jobs 2]           (make results)
+    python -m mmvae.experiment results [--study main] [--hours 2]           (make results)
 
-trains and measures every run that the build folder does not have, side by side, and writes `published/results.json`.
-Stop it at any time: the same command goes on where it was; `--check` says what the code of today computes otherwise. A
-chapter reads the numbers by `results.read()`.
+trains and measures every run that `published/runs` does not have, side by side, the most telling first, and writes
+`published/runs/NAME.json`. Stop it at any time: the same command goes on where it was, and another machine may do a part.
+`--status` says how many are done, `--check` what the code of today computes otherwise. A chapter reads the numbers by
+`results.runs()`. `--published` measures the published models anew, into results.json.
 """
-import argparse
 import hashlib
 import json
+import math
 import multiprocessing
 import os
-import sys
+import signal
 import threading
-import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from time import monotonic, process_time, sleep
 
 import torch
 from tqdm.auto import tqdm
 
-from .. import checkpoint, evaluate, train
+from .. import checkpoint, evaluate, faces, train
 from ..faces import Pairs
 from ..faces import judge as judging
 from ..train import write_atomically
-from . import measure, prints, profiles, weights
+from . import measure, prints, profiles, results, weights
 from .recipe import Recipe
-from .results import FILE, stale
 from .table import MODELS, NAMES
 
-SIZE = 32  # pixels a side
-LONG, SHORT = 10_000, 3_000  # iterations of the main table, and of a study that compares many variants
-FIVE, THREE, TWO = range(5), range(3), range(2)  # seeds
-BOTH = "mumo", "poe-v2"
+LONG, SHORT, LARGE = 10_000, 3_000, 15_000  # iterations: of the main table, of a cell of a sweep, at 64x64
+BOTH, MANY = ("mumo", "poe-v2"), ("mumo", "poe-v1", "poe-v2", "wg-v2")
+THOROUGH = "main", "large"  # studies of which every run is measured in every way, the others in brief
+PEOPLE, HELD_OUT = profiles.PEOPLE
+JUDGED = 50  # people of the training whom the judge knows, beside those held out: the same for every run
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training of the grid: its recipe, the identities that it learns from, and what it is to show."""
+    """One training of the grid: its recipe, how many people it learns from, and what it is to show."""
     study: str
     variant: str
     recipe: Recipe
-    identities: int = 50
+    people: int = PEOPLE
 
     @property
     def name(self) -> str:
@@ -50,87 +52,122 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Under a hash of what the run is a function of: its recipe, and its data."""
-        words = f"{sorted(asdict(self.recipe).items())} {_pairs('train', self.identities).fingerprint}"
+        """Where it is trained: under a hash of what it is a function of, its recipe and its data."""
+        data = _pairs("train", self.people, self.recipe.size).fingerprint
+        words = f"{sorted(asdict(self.recipe).items())} {data}"
         return profiles.build_folder() / "results" / f"{self.name}-{hashlib.sha256(words.encode()).hexdigest()[:12]}"
+
+    @property
+    def about(self) -> dict:
+        """What its record must say to be of this run. The data are known by their generator and numbers of people: another
+        processor may render a grey level otherwise, so that their fingerprint is kept, but not asked for."""
+        return {"study": self.study, "variant": self.variant, "model": self.recipe.model, "seed": self.recipe.seed,
+                "people": self.people, "held_out": HELD_OUT, "generator": faces.GENERATOR_VERSION,
+                "settings": json.loads(json.dumps(asdict(self.recipe)))}
 
 
 def _variants():
-    """(study, variant, model, seeds, identities, changes of the recipe), the most telling first."""
+    """(study, variant, model, seeds, people, changes of the recipe), the most telling first.
+
+    A cell that two studies share is a run of one of them alone: the base is also shared 5, private 2, weight 4 and no cross;
+    500 people with shared 8 are a run of "shared"; 500 people at 32x32 in the study of people are the main table's poe-v2.
+    """
     alone = [[[m], list(NAMES)] for m in NAMES]  # the ELBOs of one modality and of both
     for model in MODELS:
-        yield "main", "plain", model, FIVE, 50, {"iterations": LONG}
+        yield "main", "plain", model, range(20 if model in MANY else 10), PEOPLE, {"iterations": LONG}
+    yield "control", "7", "wg-v2", range(20), PEOPLE, {"iterations": LONG, "options": {"shared": 7}}
+    for size in (32, 64):
+        for people in (50, 150, 500, 1500):
+            if (size, people) != (32, PEOPLE):
+                yield "people", f"{size}, {people}", "poe-v2", range(3), people, {"size": size, "iterations": LONG}
     for model in BOTH:
-        yield "base", "plain", model, FIVE, 50, {}
+        yield "base", "plain", model, range(10), PEOPLE, {}
+        for shared in (3, 8, 4, 7, 6):
+            yield "shared", f"{shared}", model, range(10), PEOPLE, {"options": {"shared": shared}}
+        for people in (10, 50):
+            for shared in (5, 8):
+                yield "identities", f"{people}, {shared}", model, range(5), people, {"options": {"shared": shared}}
+        for weight in (16.0, 1.0):  # 4 / beta at this size
+            for shared in (5, 8):
+                changes = {"weight": weight, "options": {"shared": shared}}
+                yield "weight", f"{weight:g}, {shared}", model, range(5), PEOPLE, changes
+        for private in (1, 3, 4, 5):
+            yield "private", f"{private}", model, range(5), PEOPLE, {"options": {"private": private}}
+    yield "marginals", "none", "poe-v1", range(5), PEOPLE, {}
+    yield "marginals", "I", "poe-v2", range(5), PEOPLE, {"options": {"subsets": alone[0]}}
+    yield "marginals", "T", "poe-v2", range(5), PEOPLE, {"options": {"subsets": alone[1]}}
+    yield "prior", "inside", "poe-v2", range(5), PEOPLE, {"options": {"single_prior": True}}
     for model in BOTH:
-        yield "cross", "warm-up", model, FIVE, 50, {"cross": 1.0, "cross_until": 1000}
-        yield "cross", "throughout", model, FIVE, 50, {"cross": 1.0}
-    yield "length", "40000", "mumo", (4,), 50, {"iterations": 40_000}  # the seed that fails in the main table
-    for shared in (2, 8, 3, 6, 4, 7):
-        for model in BOTH:
-            yield "shared", f"{shared}", model, THREE, 50, {"options": {"shared": shared}}
-    yield "marginals", "none", "poe-v1", FIVE, 50, {}
-    yield "marginals", "I", "poe-v2", FIVE, 50, {"options": {"subsets": alone[0]}}
-    yield "marginals", "T", "poe-v2", FIVE, 50, {"options": {"subsets": alone[1]}}
-    yield "prior", "inside", "poe-v2", FIVE, 50, {"options": {"single_prior": True}}
-    for private in (1, 3, 5, 4):
-        for model in BOTH:
-            yield "private", f"{private}", model, TWO, 50, {"options": {"private": private}}
-    for weight in (16.0, 1.0):  # 4 / beta at this size
-        for shared in (5, 8):
-            for model in BOTH:
-                yield "weight", f"{weight:g}, {shared}", model, TWO, 50, {
-                    "weight": weight, "options": {"shared": shared}}
-    for shared in (5, 8):
-        for model in BOTH:
-            yield "identities", f"10, {shared}", model, TWO, 10, {"options": {"shared": shared}}
+        yield "cross", "warm-up", model, range(5), PEOPLE, {"cross": 1.0, "cross_until": 1000}
+        yield "cross", "throughout", model, range(5), PEOPLE, {"cross": 1.0}
+    for model in MANY:
+        yield "large", "plain", model, range(3), PEOPLE, {"size": 64, "iterations": LARGE}
 
 
 def grid() -> list[Run]:
-    """All runs, those of the main table first."""
-    runs = []
-    for study, variant, model, seeds, identities, changes in _variants():
-        for seed in seeds:
-            changes = {"size": SIZE, "iterations": SHORT} | changes
-            if changes.get("options", {}).get("shared") == 5:
-                changes = {k: v for k, v in changes.items() if k != "options"}
-            runs.append(Run(study, variant, Recipe(model, seed=seed, **changes), identities))
-    return runs
+    """All runs, study after study, and seed after seed within one: whatever was stopped is a balanced table."""
+    runs: dict[str, list[Run]] = {}
+    for study, variant, model, seeds, people, changes in _variants():
+        changes = {"size": 32, "iterations": SHORT} | changes
+        changes["options"] = {k: v for k, v in changes.get("options", {}).items() if (k, v) != ("shared", 5)}  # their own
+        runs.setdefault(study, []).extend(Run(study, variant, Recipe(model, seed=k, **changes), people) for k in seeds)
+    return [run for of in runs.values() for run in sorted(of, key=lambda run: run.recipe.seed)]
 
 
 # ---- the work
 
-def _pairs(split: str, identities: int | None = None, size: int = SIZE, made: dict = {}) -> Pairs:  # noqa: B006
-    if (split, identities, size) not in made:
-        file = profiles.profile("cpu").data_file
-        made[split, identities, size] = Pairs(file, split, size=size, identities=identities)
-    return made[split, identities, size]
+@lru_cache(1)
+def _heads(people: int) -> faces.Grid:
+    """The heads of so many people to learn from and of all who are held out; rendered if the build folder has no such file.
+    500 are 1.3 GB."""
+    return faces.read_faces(replace(profiles.PROFILES["book"], identities=people).data_file)
 
 
-def _measured(run: Run) -> dict | None:
-    """The numbers of a run, if the build folder has them and today's code computes what it did."""
-    path = run.folder / "metrics.json"
-    record = json.loads(path.read_bytes()) if path.exists() else {"measured": {}}
-    if not record["measured"] or prints.changed({"": record["behaviour"]}, {"": prints.training(run.recipe)}):
+@lru_cache(4)
+def _pairs(split: str, people: int, size: int) -> Pairs:
+    """The first so many people to learn from, or all who are held out: one file serves all who ask for no more people."""
+    return Pairs(_heads(max(people, PEOPLE)), split, size=size, identities=people if split == "train" else None)
+
+
+@lru_cache(1)
+def _judge(size: int) -> tuple[judging.Judge, float]:
+    """Who judges the grid's runs of this size, and the distance of a real picture to the nearest other, grey levels."""
+    who = measure.judge(_pairs("train", JUDGED, size), _pairs("test", PEOPLE, size), profiles.build_folder(), progress=False)
+    return who, who.real_distance()
+
+
+def finished(run: Run) -> dict | None:
+    """Its committed record, if that is of this recipe and data and today's code computes what it did; see `results.runs`."""
+    path = results.RUNS / f"{run.name}.json"
+    if not path.exists():
         return None
-    return None if prints.changed(record["measured"], measure.computes(tuple(record["measured"]))) else record
+    try:
+        record = results.record(path)
+        valid = {k: record[k] for k in run.about} == run.about and not results.moved_in(record)
+    except ValueError as e:  # what is damaged is made again
+        tqdm.write(str(e))
+        return None
+    return record if valid else None
 
 
 def _work(run: Run):
-    """Train a run, or go on with it, and measure it: the main table's in every way, the others in brief."""
+    """Train a run, or go on with it, measure it, the thorough studies' in every way, and write its record."""
     torch.set_num_threads(1)
-    if _measured(run):
-        return
-    train_on, test = _pairs("train", run.identities), _pairs("test")
-    run.folder.parent.mkdir(parents=True, exist_ok=True)
-    model = run.recipe.fit(train_on, run.folder, progress=False)
-    who = measure.judge(_pairs("train", 50), test, profiles.build_folder(), progress=False)
-    log = {k: float(v[-1]) for k, v in train.read_log(run.folder).items()}  # its last row
-    record = run.recipe.head(checkpoint.settings_of(run.folder)) | {"seconds": log["seconds"]}
-    record |= _numbers(model, train_on, test, who, run.recipe.weight, thorough=run.study == "main")
-    record["train"] = {k: v for k, v in log.items() if k not in ("iteration", "seconds")}
-    record["measured"] = measure.computes(tuple(k for k in measure.MEASURES if k in record or k == "reading"))
-    write_atomically(run.folder / "metrics.json", json.dumps(record).encode())
+    size, weight = run.recipe.size, run.recipe.weight
+    train_on, test, folder = _pairs("train", run.people, size), _pairs("test", PEOPLE, size), run.folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    model = run.recipe.fit(train_on, folder, progress=False)
+    log = {k: float(v[-1]) for k, v in train.read_log(folder).items()}  # its last row
+    (who, real_distance), start = _judge(size), process_time()
+    numbers = _numbers(model, train_on, test, who, weight, run.study in THOROUGH)
+    persons = {k: of["above_floor"] for k, of in measure.by_person(model, train_on, test).items()}
+    numbers["above_floor"] = {"seen": sum(persons["seen"]) / len(persons["seen"]),
+                              "unseen": [round(v, 1) for v in persons["unseen"]]}
+    record = run.about | run.recipe.head(checkpoint.settings_of(folder)) | {
+        "test_data": test.fingerprint, "seconds": log["seconds"], "measuring": process_time() - start,
+        "measured": results.keep_prints(measure.computes()), "reader": who.errors, "real_distance": real_distance, **numbers,
+        "train": {k: v for k, v in log.items() if k not in ("iteration", "seconds")}}
+    results.keep(results.RUNS / f"{run.name}.json", record)
 
 
 def _numbers(model, train_on: Pairs, test: Pairs, who: judging.Judge, weight: float, thorough: bool) -> dict:
@@ -140,107 +177,94 @@ def _numbers(model, train_on: Pairs, test: Pairs, who: judging.Judge, weight: fl
     return numbers | {"cross": judging.cross_modal(model, who, 256), "experts": evaluate.experts(model, test, 2048)}
 
 
+# ---- the published models' numbers, in results.json
+
 def published(model, pairs: tuple[Pairs, Pairs], who: judging.Judge | None) -> dict:
     """Numbers of a published model beside those in its own record (`weights.info`): "likelihood", K to 100, and
-    "experts", as `measure.everything` has them; with a judge also "cross" and "coherence".
+    "experts", as `measure.everything` has them; with a judge also "cross", "coherence" and "prior": see `mmvae.faces.judge`.
     """
     found = {"likelihood": measure.likelihoods(model, pairs[1], 1.0, samples=measure.SAMPLES[:3]),
              "experts": evaluate.experts(model, pairs[1])}
     if who:
-        found |= {"cross": judging.cross_modal(model, who), "coherence": judging.joint_coherence(model, who)}
+        found |= {"cross": judging.cross_modal(model, who), "coherence": judging.joint_coherence(model, who),
+                  "prior": judging.prior_distance(model, who, evaluate.frechet, 1024)}
     return found
 
 
 def _publish(name: str) -> dict:
+    """`published` of this model, judged on the people whom the cpu profile renders; what the build folder has is kept."""
     torch.set_num_threads(1)
-    path, info = profiles.build_folder() / "results" / f"published-{name}.json", weights.info(name)
+    info, shown = weights.info(name), profiles.profile("cpu")
+    pairs = [shown.pairs(split, info["settings"]["size"]) for split in ("train", "test")]
+    words = f"{info['sha256']} {[p.fingerprint for p in pairs]}"
+    path = profiles.build_folder() / "results" / f"published-{name}-{hashlib.sha256(words.encode()).hexdigest()[:12]}.json"
     now = measure.computes(("likelihood", "experts", "cross", "coherence", "reading"))
-    stored = json.loads(path.read_bytes()) if path.exists() else {}
-    if stored.get("sha256") != info["sha256"] or prints.changed(stored["measured"], now):
-        pairs = _pairs("train", 50, info["settings"]["size"]), _pairs("test", None, info["settings"]["size"])
+    stored = json.loads(path.read_bytes()) if path.exists() else {"measured": {}}
+    if not stored["measured"] or prints.changed(stored["measured"], now):
         who = measure.judge(*pairs, profiles.build_folder(), progress=False)
+        stored = {"measured": now, "numbers": published(weights.load(name), pairs, who)}
         path.parent.mkdir(parents=True, exist_ok=True)
-        stored = {"sha256": info["sha256"], "measured": now, "numbers": published(weights.load(name), pairs, who)}
         write_atomically(path, json.dumps(stored).encode())
     return stored["numbers"]
 
 
-def _die_with_parent():
-    """No worker outlives the command, however that ends."""
+def refresh(jobs: int) -> list[str]:
+    """Put the `published` numbers of all published models into results.json; the names of those that could not be measured:
+    then nothing is written. Raises ValueError as `results.keep_published`."""
+    found, failed = side_by_side(_publish, {name: name for name in weights.RECIPES}, jobs)
+    if not failed:
+        results.keep_published({name: found[name] for name in weights.RECIPES})
+    return failed
+
+
+# ---- many at once
+
+def fill(runs: list[Run], jobs: int = 2, hours: float = math.inf) -> list[str]:
+    """Train and measure those of these runs that are not finished: the names of those that failed. Arguments as of
+    `side_by_side`."""
+    missing = {run.name: run for run in runs if not finished(run)}
+    return side_by_side(_work, missing, jobs, hours)[1] if missing else []
+
+
+def side_by_side(work, tasks: dict, jobs: int, hours: float = math.inf) -> tuple[dict, list[str]]:
+    """work(task) for {name: task}, in this order, by so many processes: {name: what came of it}, and the names of those that
+    failed, which stop no other. None starts after so many hours. Interrupted, it ends the processes that it started."""
+    start, others, waiting, running, found, failed = monotonic(), multiprocessing.active_children(), list(tasks), {}, {}, []
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, spawn, _begin) as pool, tqdm(total=len(tasks), unit="run") as bar:
+        try:
+            while True:
+                while waiting and len(running) < jobs and monotonic() - start < 3600 * hours:
+                    name = waiting.pop(0)
+                    running[pool.submit(work, tasks[name])] = name
+                if not running:
+                    return found, failed
+                for task in wait(running, return_when=FIRST_COMPLETED).done:
+                    name, error = running.pop(task), task.exception()
+                    bar.set_postfix_str(name, refresh=False)
+                    bar.update()
+                    if error is None:
+                        found[name] = task.result()
+                        continue
+                    failed.append(name)
+                    tqdm.write(f"{name}: {str(error) or type(error).__name__}")
+                    if isinstance(error, BrokenExecutor):  # a process was killed, for its memory say: no other can start
+                        waiting = []
+        except KeyboardInterrupt:
+            for process in multiprocessing.active_children():
+                if process not in others:
+                    process.terminate()
+            raise
+
+
+def _begin():
+    """Of each process: it leaves Ctrl-C to the command, and ends with it, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = os.getppid()
 
     def watch():
         while os.getppid() == parent:
-            time.sleep(1)
+            sleep(1)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _rounded(value):
-    """Six significant digits are plenty."""
-    if isinstance(value, dict):
-        return {k: _rounded(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_rounded(v) for v in value]
-    return float(f"{value:.6g}") if isinstance(value, float) else value
-
-
-def write(runs: list[Run], shown: dict[str, dict], path: Path = FILE):
-    """results.json, a run a line, from what the build folder holds of these runs. ValueError if versions differ."""
-    records, about, behaviour = [], None, {"train": {}, "measure": {}}
-    for run in runs:
-        record = _measured(run)
-        if record is None:
-            raise ValueError(f"{run.folder}: not measured yet")
-        mine = {"versions": record.pop("versions"), "machine": record.pop("machine")}
-        if about and mine != about:
-            raise ValueError(f"{run.folder}: found {mine}, expected {about}, as of the other runs; remove it")
-        about = mine
-        behaviour["train"][run.recipe.key] = record.pop("behaviour")
-        behaviour["measure"] |= record.pop("measured")
-        records.append({"study": run.study, "variant": run.variant, "model": run.recipe.model, "seed": run.recipe.seed,
-                        "identities": run.identities} | {k: v for k, v in record.items() if k != "n"})
-    who = measure.judge(_pairs("train", 50), _pairs("test"), profiles.build_folder(), progress=False)
-    write_atomically(path, text_of(about | {
-        "size": SIZE, "test_data": _pairs("test").fingerprint, "reader": who.errors, "real_distance": who.real_distance(),
-        "behaviour": behaviour, "published": shown, "runs": records}).encode())
-
-
-def text_of(found: dict) -> str:
-    """results.json's text: a line a run, a published model, a print."""
-    def lines(of: dict, indent: str) -> str:
-        return f",\n{indent}".join(f"{json.dumps(k)}: {json.dumps(_rounded(v))}" for k, v in of.items())
-
-    prints_of = ",\n  ".join(f"{json.dumps(k)}: {{\n   {lines(v, '   ')}}}" for k, v in found["behaviour"].items())
-    runs = ",\n  ".join(json.dumps(_rounded(record)) for record in found["runs"])
-    heads = lines({k: v for k, v in found.items() if k not in ("behaviour", "published", "runs")}, " ")
-    return (f'{{{heads},\n "behaviour": {{\n  {prints_of}}},\n "published": {{\n  {lines(found["published"], "  ")}}},\n'
-            f' "runs": [\n  {runs}]}}\n')
-
-
-def main(argv: list[str] | None = None):
-    parser = argparse.ArgumentParser(prog="python -m mmvae.experiment results",
-                                     description="Run the grid, write its results.")
-    parser.add_argument("--jobs", type=int, default=2, help="processes side by side, one thread each")
-    parser.add_argument("--out", type=Path, default=FILE)
-    parser.add_argument("--check", action="store_true", help="only say what is stored and would now be computed otherwise")
-    args = parser.parse_args(argv)
-    if args.check:
-        if found := stale():
-            sys.exit("\n".join(f"{name}: {'; '.join(wrong[:3])}" for name, wrong in found.items()))
-        return print("every stored run and measurement is what the code computes")
-    runs, names, failed, shown = grid(), list(weights.RECIPES), [], {}
-    with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn"), _die_with_parent) as pool:
-        tasks = {pool.submit(_work, run): run.name for run in runs} | {pool.submit(_publish, k): k for k in names}
-        bar = tqdm(as_completed(tasks), total=len(tasks), unit="run")
-        for task in bar:
-            bar.set_postfix_str(tasks[task], refresh=False)
-            if task.exception():
-                failed.append(tasks[task])
-                tqdm.write(f"{tasks[task]}: {task.exception()}")
-            elif tasks[task] in names:
-                shown[tasks[task]] = task.result()
-    if failed:
-        sys.exit(f"failed: {', '.join(failed)}; the same command goes on with them")
-    write(runs, {name: shown[name] for name in names}, args.out)

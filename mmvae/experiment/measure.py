@@ -3,6 +3,7 @@
 What is measured is in `mmvae.evaluate`, and what needs heads in `mmvae.faces.judge`; here it is
 put together.
 """
+import copy
 import hashlib
 import json
 from collections.abc import Callable
@@ -74,6 +75,21 @@ def numbers(model: MultiModalVAE, train: Pairs, test: Pairs, weight: float, n: i
     """
     return {"n": n, "heldout": evaluate.heldout(model, test, weight, n),
             "probes": evaluate.probes(model, train, test, n, subsets=subsets), "parameters": _parameters(model)}
+
+
+def by_person(model: MultiModalVAE, train: Pairs, test: Pairs, n: int = 4096) -> dict:
+    """{"seen", "unseen": {"value": people, "above_floor": nats a pair, "n": pairs}}: `evaluate.by_group` of n pairs each."""
+    found = {split: evaluate.by_group(model, pairs, "identity", n=n) for split, pairs in (("seen", train), ("unseen", test))}
+    return {split: of | {"above_floor": [round(v, 2) for v in of["above_floor"]]} for split, of in found.items()}
+
+
+def repeatable(model: MultiModalVAE, test: Pairs, weight: float, n: int = 4096) -> dict:
+    """What needs no training head: {"heldout", "probes": those of identity, which are fitted on half of the unseen rows}."""
+    others = copy.copy(test)  # of other people, whom no probe of identity is fitted on
+    others.values = test.values | {"identity": -1 - test.values["identity"]}
+    probes = evaluate.probes(model, others, test, n)
+    return {"heldout": evaluate.heldout(model, test, weight, n),
+            "probes": {k: v for k, v in probes.items() if ".identity." in k}}
 
 
 def likelihoods(model: MultiModalVAE, test: Pairs, weight: float = 1.0, pairs: int | None = None,

@@ -1,8 +1,8 @@
-"""The three profiles of the notebooks: how much data and training each asks for, and where the results are kept.
+"""The profiles of the notebooks: how much data and training each asks for, and where the results are kept.
 
 A notebook calls `mmvae.profile(PROFILE)` and then `profile.pairs("train")` and `profile.train("mumo")`. The cpu
-profile has its models trained already: they are the published weights (`weights.py`), and its numbers are their
-recipe. Whatever else is in the build folder already is loaded, never made twice.
+profile has its models trained already: they are the published weights (`weights.py`), made in the book profile, and renders
+only the people that it shows. Whatever else is in the build folder already is loaded, never made twice.
 """
 import hashlib
 import os
@@ -54,7 +54,7 @@ class Profile:
 
     @property
     def data_file(self) -> Path:
-        """The rendered heads: made on first use."""
+        """The rendered heads: made on first use, by as many processes as there are cores."""
         name = f"faces-{self.identities}+{self.test_identities}-{self.stored_size}-v{faces.GENERATOR_VERSION}.h5"
         path = build_folder() / name
         with FileLock(f"{path}.lock"):
@@ -110,10 +110,12 @@ class Profile:
         return next(same, None) if self.published else None
 
 
+PEOPLE = 500, 200  # whom the published models learn from, and who is held out: the first of them are the cpu profile's
 PROFILES = {
     "smoke": Profile("smoke", size=16, iterations=30, batch=32, identities=4, test_identities=2, stored_size=32),
-    "cpu": Profile("cpu", size=64, iterations=30_000, batch=64, identities=50, test_identities=10, published=True),
-    "gpu": Profile("gpu", size=64, iterations=80_000, batch=64, identities=50, test_identities=10, device="cuda"),
+    "cpu": Profile("cpu", size=64, iterations=10_000, batch=64, identities=50, test_identities=20, published=True),
+    "book": Profile("book", 64, 10_000, 64, *PEOPLE),
+    "gpu": Profile("gpu", 64, 80_000, 64, *PEOPLE, device="cuda"),
 }
 
 

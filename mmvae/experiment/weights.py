@@ -7,8 +7,10 @@ loads one; trains, measures and writes them anew. A model is two files. NAME.saf
 precision. NAME.json: "settings", its recipe (seed and iterations among them), "data" and "test_data" (the
 fingerprints of the pairs it learnt from and was measured on), "versions" (of the software, and the device), "machine"
 (threads, processes, compilation), "seconds" of the training, "log" (its log in at most 100 rows), "n", "heldout",
-"probes" and "parameters" (what `measure.numbers` says of the weights as published), "behaviour" and "measured" (what the
-code of its training, and of these measurements, computes: see `prints`), "bytes" and "sha256" of the weights.
+"probes" and "parameters" (what `measure.numbers` says of the weights as published), "shown" (`measure.repeatable` on
+the people whom the cpu profile renders, the first of those held out), "people" (the distance to the floor of each, seen and held out),
+"behaviour" and "measured" (what the code of its training, and of these measurements, computes: see `prints`), "bytes" and
+"sha256" of the weights.
 """
 import hashlib
 import json
@@ -29,9 +31,9 @@ from .table import MODELS
 FOLDER = Path(__file__).parent / "published"
 COMMAND = "python -m mmvae.experiment publish"
 KEYS = ("settings", "data", "test_data", "versions", "machine", "seconds", "log", "n", "heldout", "probes",
-        "parameters", "behaviour", "measured", "bytes", "sha256")
+        "parameters", "shown", "people", "behaviour", "measured", "bytes", "sha256")
 RECIPES = {name: (name, {}) for name in MODELS} | {  # name: its model, and what its settings change
-    f"{name}-cross": (name, {"cross": 1.0, "iterations": 15_000}) for name in ("mumo", "poe-v2")}
+    f"{name}-cross": (name, {"cross": 1.0}) for name in ("mumo", "poe-v2")}
 TOLERANCE = 0.5  # nats per pair: how far a held-out number may move on another CPU, with other versions
 LOG_ROWS = 100
 
@@ -111,13 +113,13 @@ def _published(name: str) -> MultiModalVAE:
     return model
 
 
-def publish(run_dir: str | Path, train, test, n: int = 4096, folder: str | Path | None = None) -> dict:
+def publish(run_dir: str | Path, train, test, n: int = 4096, folder: str | Path | None = None, shown=None) -> dict:
     """Write the two files of a finished run of a recipe into `folder` (default: the package's); the record.
 
-    train, test: the `Pairs` of both splits. The numbers are those of the weights after rounding to half precision, on n
-    pairs. The weights are written first: whatever stops this in between leaves a hash that does not match, never a wrong
-    model that loads. Raises ValueError for an unfinished run, one on other data than `train`, or weights that half precision
-    cannot hold.
+    train, test: the `Pairs` of both splits; shown: those that a reader has of the second, default all. The numbers are those
+    of the weights after rounding to half precision, on n pairs. The weights are written first: whatever stops this in between
+    leaves a hash that does not match, never a wrong model that loads. Raises ValueError for an unfinished run, one on other
+    data than `train`, or weights that half precision cannot hold.
     """
     from . import measure  # needs scikit-learn; a reader who loads does not wait for it
     run_dir, folder = Path(run_dir), Path(folder or FOLDER)
@@ -135,7 +137,9 @@ def publish(run_dir: str | Path, train, test, n: int = 4096, folder: str | Path 
     content = to_bytes(half)
     record = recipe.head(record) | {
         "test_data": test.fingerprint, "seconds": float(log["seconds"][-1]), "log": _thin(log),
-        **measure.numbers(model, train, test, recipe.weight, n), "measured": measure.computes(("heldout", "probes")),
+        **measure.numbers(model, train, test, recipe.weight, n), "people": measure.by_person(model, train, test, n),
+        "shown": measure.repeatable(model, shown or test, recipe.weight, n),
+        "measured": measure.computes(("heldout", "probes")),
         "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     name = named(recipe)
     folder.mkdir(parents=True, exist_ok=True)

@@ -114,10 +114,13 @@ def rule(model: nn.Module, seen: list[Subset]) -> dict:
         net, at = model.decoders[whole if one else m], f"decoders.{whole if one else m}"
         if isinstance(net, together.Apart):
             net, at = net.make[k], f"{at}.make.{k}"
-        size = math.prod(net.shape[1:]) * net.split[k] if isinstance(net, together.Sheet) else math.prod(net.shape)
-        make[m] = {"at": at, "blocks": ["Z"] if one else [m, "S"], "rows": [start, start + size], "mean": SHOWN[type(like)],
-                   "classes": getattr(like, "classes", 0)}
-        start += size if isinstance(net, together.Sheet) else 0
+        size = list(net.size) if isinstance(net, nets.ImageDecoder) else None
+        rows = len(net.pixels.bias) if size else math.prod(net.shape)  # of the layer that makes the numbers
+        if sheet := isinstance(net, together.Sheet):
+            rows = rows // sum(net.split) * net.split[k]
+        make[m] = {"at": at, "blocks": ["Z"] if one else [m, "S"], "rows": [start, start + rows], "mean": SHOWN[type(like)],
+                   "classes": getattr(like, "classes", 0), "size": size}
+        start += rows if sheet else 0
     return {"infer": infer, "single_prior": bool(getattr(model, "single_prior", False)), "make": make,
             "readers": {key: {"blocks": dict(model.encoders[key].blocks)} | _network(
                 model.encoders[key].net, f"encoders.{key}.net", list(by)) for key, by in readers.items()}}
@@ -210,10 +213,22 @@ def means(about: dict, w: dict[str, Tensor], z: dict[str, Tensor]) -> dict[str, 
     for m, of in about["make"].items():
         h = torch.cat([z[b] for b in of["blocks"]], 1)
         h = F.silu(_dense(w, f"{of['at']}.hidden2", F.silu(_dense(w, f"{of['at']}.hidden1", h))))
-        out = _dense(w, f"{of['at']}.pixels", h, slice(*of["rows"]))
+        out = _drawn(w, of, h)
         made[m] = {"sigmoid": torch.sigmoid, "softplus": F.softplus, "same": lambda v: v,
                    "softmax": lambda v: v.unflatten(1, (-1, of["classes"])).softmax(-1).flatten(1)}[of["mean"]](out)
     return made
+
+
+def _drawn(w: dict[str, Tensor], of: dict, h: Tensor) -> Tensor:
+    """The last layers of a decoder, of its hidden features (B, width): (B, numbers)."""
+    at, rows = of["at"], slice(*of["rows"])
+    if of["size"] is None:
+        return _dense(w, f"{at}.last", h, rows)
+    height, width = of["size"]
+    h = F.silu(_dense(w, f"{at}.last", h)).unflatten(1, (-1, -(-height // nets.PATCH), -(-width // nets.PATCH)))
+    h = F.silu(F.conv2d(h, w[f"{at}.mix.weight"].to(h), w[f"{at}.mix.bias"].to(h), padding=1))
+    h = F.conv2d(h, w[f"{at}.pixels.weight"][rows].to(h), w[f"{at}.pixels.bias"][rows].to(h))
+    return F.pixel_shuffle(h, nets.PATCH)[..., :height, :width].flatten(1)
 
 
 def _numbers(x: Tensor, classes: int) -> Tensor:

@@ -87,7 +87,26 @@ const MEANS = { same: (v) => v, sigmoid: (v) => v.map((o) => 1 / (1 + Math.exp(-
 
 const reaching = ({ blocks }, z) => join(blocks.map((b) => z[b]));  // what a decoder sees
 
-function decode(net, of, z) {  // mmvae.nets.VectorDecoder, or some rows of it: the mean of one modality
+function drawn(net, { at, rows, size: [H, W] }, hidden) {  // the end of mmvae.nets.ImageDecoder: 8x8 pixels a place
+  const across = Math.ceil(W / PATCH), down = Math.ceil(H / PATCH), places = across * down, area = PATCH * PATCH;
+  const grid = silu(dense(net, at + ".last", hidden)), near = new Float32Array((grid.length / places) * 9);
+  const out = new Float32Array(((rows[1] - rows[0]) / area) * H * W);
+  for (let place = 0; place < places; place++) {
+    const top = Math.floor(place / across), left = place % across;
+    for (let i = 0; i < near.length; i++) {  // its features and its neighbours'; beyond the edge there is nothing
+      const y = top + Math.floor((i % 9) / 3) - 1, x = left + (i % 3) - 1;
+      near[i] = y < 0 || x < 0 || y >= down || x >= across ? 0 : grid[Math.floor(i / 9) * places + y * across + x];
+    }
+    const pixels = dense(net, at + ".pixels", silu(dense(net, at + ".mix", near)), ...rows);
+    for (let i = 0; i < pixels.length; i++) {
+      const y = top * PATCH + Math.floor((i % area) / PATCH), x = left * PATCH + (i % PATCH);
+      if (y < H && x < W) out[(Math.floor(i / area) * H + y) * W + x] = pixels[i];
+    }
+  }
+  return out;
+}
+
+function decode(net, of, z) {  // mmvae.nets.VectorDecoder or ImageDecoder, or some rows of it: the mean of one modality
   const hidden = silu(dense(net, of.at + ".hidden2", silu(dense(net, of.at + ".hidden1", reaching(of, z)))));
-  return MEANS[of.mean](dense(net, of.at + ".pixels", hidden, ...of.rows), of.classes);
+  return MEANS[of.mean](of.size ? drawn(net, of, hidden) : dense(net, of.at + ".last", hidden, ...of.rows), of.classes);
 }
