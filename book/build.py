@@ -36,7 +36,7 @@ def digest(paths, *words, root=ROOT):
 def notebook_hash(notebook, profile, root=ROOT):
     """What an executed notebook depends on: its source, the profile, the module, its weights, the tested versions."""
     code = sorted((root / "mmvae").rglob("*.py"))
-    weights = sorted((root / "mmvae/experiment/published").glob("*.json"))  # they hold the hashes
+    weights = sorted((root / "mmvae/experiment/published").rglob("*.json"))  # they hold the hashes
     sounds = sorted((root / "mmvae/experiment").glob("*.npz"))
     return digest([notebook, *code, *weights, *sounds, root / "constraints.txt"], profile, root=root)
 

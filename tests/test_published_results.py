@@ -171,7 +171,7 @@ def test_its_shares_are_between_0_and_1(committed):
 
 def test_a_likelihood_grows_with_its_draws(committed):
     """Of one draw it is the ELBO, here of fewer pairs and with the KL by those draws."""
-    elbos = [(of["likelihood"], weights.info(name)) for name, of in committed["published"].items()]
+    elbos = [(of["likelihood"], weights.info(name)["shown"]) for name, of in committed["published"].items()]
     runs = committed["runs"] + [results.record(path) for path in FILES]
     for found, record in elbos + [(r["likelihood"], r) for r in runs if "likelihood" in r]:
         for s in set(found) - {"n"}:

@@ -33,7 +33,7 @@ from .table import MODELS, NAMES
 
 LONG, SHORT, LARGE = 10_000, 3_000, 15_000  # iterations: of the main table, of a cell of a sweep, at 64x64
 BOTH, MANY = ("mumo", "poe-v2"), ("mumo", "poe-v1", "poe-v2", "wg-v2")
-THOROUGH = "main", "large"  # studies of which every run is measured in every way, the others in brief
+THOROUGH = "main", "control", "large"  # studies of which every run is measured in every way, the others in brief
 PEOPLE, HELD_OUT = profiles.PEOPLE
 JUDGED = 50  # people of the training whom the judge knows, beside those held out: the same for every run
 

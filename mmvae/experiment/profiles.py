@@ -91,12 +91,14 @@ class Profile:
     def measure(self, model: str, n: int = 4096, **changes) -> dict:
         """`measure.measure`, on n pairs, of a model that `train` has returned.
 
-        Of a published model its record, which holds the same numbers: tests/test_weights.py measures them again.
+        Of a published model its record, in which "heldout" and the probes of identity are those of this profile's people, as
+        tests/test_weights.py measures them again; those of angles are of all whom the book holds out.
         """
         from .measure import measure, numbers
         published = self._published(model, changes)
-        if published and n == weights.info(published)["n"]:
-            return weights.info(published)
+        if published and n == (info := weights.info(published))["n"]:
+            shown = info["shown"]
+            return info | {"heldout": shown["heldout"], "probes": info["probes"] | shown["probes"]}
         size = self.settings(model, **changes).size
         pairs = self.pairs("train", size), self.pairs("test", size)
         if published:

@@ -8,9 +8,9 @@ precision. NAME.json: "settings", its recipe (seed and iterations among them), "
 fingerprints of the pairs it learnt from and was measured on), "versions" (of the software, and the device), "machine"
 (threads, processes, compilation), "seconds" of the training, "log" (its log in at most 100 rows), "n", "heldout",
 "probes" and "parameters" (what `measure.numbers` says of the weights as published), "shown" (`measure.repeatable` on
-the people whom the cpu profile renders, the first of those held out), "people" (the distance to the floor of each, seen and held out),
-"behaviour" and "measured" (what the code of its training, and of these measurements, computes: see `prints`), "bytes" and
-"sha256" of the weights.
+the people whom the cpu profile renders, the first of those held out), "people" (the distance to the floor of each, seen and
+held out), "behaviour" and "measured" (what the code of its training, and of these measurements, computes: see `prints`),
+"bytes" and "sha256" of the weights.
 """
 import hashlib
 import json
