@@ -33,7 +33,7 @@ def load(name: str, before: Path | None):
     if before is None:
         return mmvae.load(name)
     settings = json.loads((before / f"{name}.json").read_text())["settings"]
-    model = Recipe(**settings | {"options": {"dense": True} | settings["options"]}).build()
+    model = Recipe(**settings | {"options": {"dense": True} | settings.get("options", {})}).build()
     stored = load_file(before / f"{name}.safetensors")
     model.load_state_dict({k.replace(".pixels.", ".last."): v.float() for k, v in stored.items()})
     return model.eval()
@@ -68,7 +68,7 @@ def draw(pictures: torch.Tensor, names: list[str], path: Path):
         ax.set(xticks=[], yticks=[])
         ax.set_ylabel(name, rotation=0, ha="right", va="center")
         ax.spines[:].set_visible(False)
-    fig.savefig(path, dpi=160)
+    fig.savefig(path, dpi=120, bbox_inches="tight")
     plt.close(fig)
 
 

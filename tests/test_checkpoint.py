@@ -144,7 +144,7 @@ def test_a_checkpoint_of_other_networks_is_refused(tmp_path, capsys):
     found = checkpoint.unpack(path.read_bytes(), record, model.state_dict())
     key = "model.decoders.I.hidden1.bias"  # by name: safetensors lists its tensors in no fixed order
     path.write_bytes(checkpoint.pack(replace(found, tensors=found.tensors | {key: torch.zeros(7)})))
-    refused(tmp_path / "run", capsys, rf"a checkpoint of another model \({key[6:]}: found \(7,\), asked for \(112,\)")
+    refused(tmp_path / "run", capsys, rf"a checkpoint of another model \({key[6:]}: found \(7,\), asked for \(192,\)")
 
 
 def test_what_was_packed_is_unpacked(tmp_path):

@@ -20,7 +20,7 @@ LABELS = ["zero", "one", "two", "three & <b>"]
 
 def three(kind=PoEVAE, **options):
     """A picture of 8x8, a spectrogram of 16x24 that goes below 0, a class."""
-    torch.manual_seed(2)
+    torch.manual_seed(4)
     model = lively(kind({"image": images(8, private=2), "sound": images((16, 24), private=1, likelihood=Normal()),
                          "name": categories(4)}, **options))
     with torch.no_grad():  # so that its classes differ

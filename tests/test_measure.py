@@ -108,7 +108,7 @@ def test_a_judge_is_trained_once(faces, tmp_path, monkeypatch):
     again = measure.judge(train, test, tmp_path, free=False, iterations=3, progress=False)
     assert len(trained) == 1 and first.errors == again.errors and first.reader.scale == again.reader.scale
     assert all(torch.equal(a, b) for a, b in zip(first.reader.parameters(), again.reader.parameters()))
-    assert again.people.tolist() == [2, 3] and again.unseen == slice(2, 4) and not again.reader.training
+    assert again.people.tolist() == [1_000_000, 1_000_001] and again.unseen == slice(2, 4) and not again.reader.training
     measure.judge(train, test, tmp_path, free=True, iterations=3, progress=False)
     assert trained[1] == (grid + 480, dict.fromkeys(FACTORS, grid + 480), [0, 1, 2, 3])  # 40 poses, 3 lamps, 4 people
     measure.judge(train, test, tmp_path, free=False, iterations=4, progress=False)
