@@ -354,7 +354,7 @@ def weigh(train, test, seconds: float, seeds: int, n: int, save) -> dict:
 
 
 def third() -> Pairs:
-    """People by whom choices are made: of another seed, so that no model of the book learns from them or is tested on them."""
+    """People by whom choices are made: of another seed, so that no model of the book learns from them or is tested on any."""
     path = profiles.build_folder() / f"faces-third-v{faces.GENERATOR_VERSION}.h5"
     if not path.exists():
         faces.write(path, identities=1, test_identities=THIRD, seed=1, jobs=1)
@@ -371,9 +371,8 @@ def main(argv: list[str] | None = None):
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     data = args.data or profiles.PROFILES["book"].data_file
-    train, test = (Pairs(data, split) for split in ("train", "test"))
+    train, test = Pairs(data), third() if args.changes else Pairs(data, "test")
     if args.changes:
-        test = third()
         record = weigh(train, test, args.seconds, SEEDS, args.pairs, partial(measure.save, "changes", folder=args.out))
         print(report.changes(record))
     else:

@@ -133,7 +133,7 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setattr(judging, "cross_modal", lambda model, judge, n=0: cross(model, judge, 8))
     monkeypatch.setattr(measure, "LIKELIHOOD_PAIRS", 4)
     monkeypatch.setattr(making, "ProcessPoolExecutor", ThreadPoolExecutor)  # its threads take what is patched here
-    monkeypatch.setattr(making, "_begin", lambda: None)
+    monkeypatch.setattr(making, "begin", lambda: None)
     making._judge.cache_clear()
     yield runs
     making._judge.cache_clear()
@@ -358,7 +358,7 @@ def test_the_published_numbers_are_put_where_they_were_and_nothing_else_moves(sm
 def _worker(ends):
     """Stands for the command: starts a worker that says its name and sleeps."""
     if os.fork() == 0:
-        making._begin()
+        making.begin()
         ends.send(os.getpid())
         time.sleep(100)
         os._exit(0)

@@ -11,14 +11,11 @@ import hashlib
 import json
 import math
 import multiprocessing
-import os
-import signal
-import threading
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from time import monotonic, process_time, sleep
+from time import monotonic, process_time
 
 import torch
 from tqdm.auto import tqdm
@@ -26,6 +23,7 @@ from tqdm.auto import tqdm
 from .. import checkpoint, evaluate, faces, train
 from ..faces import Pairs
 from ..faces import judge as judging
+from ..faces.file import begin
 from ..train import write_atomically
 from . import measure, prints, profiles, results, weights
 from .recipe import Recipe
@@ -231,7 +229,7 @@ def side_by_side(work, tasks: dict, jobs: int, hours: float = math.inf) -> tuple
     failed, which stop no other. None starts after so many hours. Interrupted, it ends the processes that it started."""
     start, others, waiting, running, found, failed = monotonic(), multiprocessing.active_children(), list(tasks), {}, {}, []
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, spawn, _begin) as pool, tqdm(total=len(tasks), unit="run") as bar:
+    with ProcessPoolExecutor(jobs, spawn, begin) as pool, tqdm(total=len(tasks), unit="run") as bar:
         try:
             while True:
                 while waiting and len(running) < jobs and monotonic() - start < 3600 * hours:
@@ -255,16 +253,3 @@ def side_by_side(work, tasks: dict, jobs: int, hours: float = math.inf) -> tuple
                 if process not in others:
                     process.terminate()
             raise
-
-
-def _begin():
-    """Of each process: it leaves Ctrl-C to the command, and ends with it, however that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = os.getppid()
-
-    def watch():
-        while os.getppid() == parent:
-            sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

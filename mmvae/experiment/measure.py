@@ -52,19 +52,19 @@ def steps(model: MultiModalVAE, train: Pairs, test: Pairs, weight: float, judge:
             "sorted": lambda: by_role(model, train, test, n)}
 
 
-def computes(names: tuple[str, ...] = MEASURES) -> dict[str, Print]:
+def computes(names: tuple[str, ...] = MEASURES, dense: bool = False) -> dict[str, Print]:
     """What each of these measurements, of which "reading" is the making of a read-out, says of two tiny models; a stored one
-    is valid as long as this does not move."""
-    return {name: _computes(name) for name in names}
+    is valid as long as this does not move. dense: of models with the decoders of the old grid."""
+    return {name: _computes(name, dense) for name in names}
 
 
 @cache
-def _computes(name: str) -> Print:
+def _computes(name: str, dense: bool) -> Print:
     if name == "reading":
         return prints.reading()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model, n = prints.lively("wg-v2" if name == "sorted" else "poe-v2"), 256 if name == "heldout" else 64
+        model, n = prints.lively("wg-v2" if name == "sorted" else "poe-v2", dense), 256 if name == "heldout" else 64
         return prints.flat(steps(model, *prints.tiny_pairs(), 4.0, prints.tiny_judge(), n)[name]())
 
 

@@ -8,9 +8,8 @@ it is complete, the chapters read it alone, and the old one goes.
 import hashlib
 import json
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 
@@ -20,7 +19,6 @@ from ..faces import HOME
 from ..train import write_atomically
 from . import measure, prints, weights
 from .recipe import Recipe
-from .table import MODELS
 
 FILE = weights.FOLDER / "results.json"  # the old grid
 RUNS = weights.FOLDER / "runs"  # the new one; every file of a run has these keys:
@@ -200,7 +198,8 @@ def stale(only: Callable[[str], bool] = lambda name: True) -> dict[str, list[str
             found[name] = list(dict.fromkeys(found.get(name, []) + moved_in(run, only)))
     for name in measure.MEASURES:
         if name != "reading" and only(f"measured {name}"):
-            found[f"measured {name}"] = _moved(stored["behaviour"]["measure"].get(name), lambda: _of_old_networks(name))
+            before = stored["behaviour"]["measure"].get(name)
+            found[f"measured {name}"] = _moved(before, lambda: measure.computes((name,), dense=True)[name])
     for name in weights.RECIPES:
         if only(f"published {name}"):
             found[f"published {name}"] = _moved_since(weights.info(name), weights.info(name)["measured"], only)
@@ -217,13 +216,6 @@ def _moved_since(run: dict, measured: dict[str, dict], only: Callable[[str], boo
     return _moved(run["behaviour"], lambda: prints.training(Recipe(**run["settings"]))) + [
         f"measured {k}: {number}" for k, of in measured.items() if only(f"measured {k}")
         for number in _moved(of, lambda: measure.computes((k,))[k])]
-
-
-@cache
-def _of_old_networks(name: str) -> Print:
-    """`measure.computes` of one measurement, the tiny models having the old grid's decoders."""
-    with patch.dict(MODELS, {model: partial(made, dense=True) for model, made in MODELS.items()}):
-        return measure._computes.__wrapped__(name)
 
 
 def _cell(run: dict) -> str:

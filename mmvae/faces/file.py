@@ -220,7 +220,13 @@ def heads(people, seed, size, device, jobs):
 
 
 def begin():
-    """Of each process that renders: it leaves Ctrl-C to its parent, and ends when that is gone, in whatever way."""
+    """Of each process that works for another: it leaves Ctrl-C to its parent, and ends when that is gone, in whatever way."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
