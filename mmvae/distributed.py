@@ -112,7 +112,7 @@ class DataParallel(DistributedDataParallel):
     """
 
     def __init__(self, model: nn.Module, idle: bool = False):
-        super().__init__(_Loss(model), find_unused_parameters=idle)
+        super().__init__(Loss(model), find_unused_parameters=idle)
 
     def loss(self, *arguments, **more) -> dict[str, Tensor]:
         alone, gaussian.noise = gaussian.noise, joint_noise
@@ -122,7 +122,7 @@ class DataParallel(DistributedDataParallel):
             gaussian.noise = alone
 
 
-class _Loss(nn.Module):
+class Loss(nn.Module):
     """The loss as a module's `forward`, which is what DistributedDataParallel wraps."""
 
     def __init__(self, model: nn.Module):

@@ -101,6 +101,7 @@ def results(argv: list[str] | None = None):
     parser = argparse.ArgumentParser(prog="python -m mmvae.experiment results",
                                      description="Train and measure what the grid lacks, or goes on with it.")
     parser.add_argument("--jobs", type=int, default=2, help="processes side by side, one thread each")
+    parser.add_argument("--device", default="cpu", help="cuda: the seeds of a cell are trained as one")
     parser.add_argument("--hours", type=float, default=math.inf, help="start no run after so many")
     parser.add_argument("--study", nargs="+", choices=list(dict.fromkeys(run.study for run in every)), help="of these alone")
     parser.add_argument("--models", nargs="+", choices=MODELS, help="of these alone")
@@ -125,7 +126,7 @@ def results(argv: list[str] | None = None):
         if args.published:
             failed = grid.refresh(args.jobs)
         elif not args.status:
-            failed = grid.fill(runs, args.jobs, args.hours)
+            failed = grid.fill(runs, args.jobs, args.hours, args.device)
     except KeyboardInterrupt:
         parser.exit(130, "\ninterrupted; the same command goes on from the last checkpoints\n")
     if not args.published:

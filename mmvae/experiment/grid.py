@@ -4,6 +4,7 @@
 
 trains and measures every run that `published/runs` does not have, side by side, the most telling first, and writes
 `published/runs/NAME.json`. Stop it at any time: the same command goes on where it was, and another machine may do a part.
+`--device cuda` trains the seeds of a cell as one (`stacks.py`), many cells at a time, and measures on the GPU what is there.
 `--status` says how many are done, `--check` what the code of today computes otherwise. A chapter reads the numbers by
 `results.runs()`. `--published` measures the published models anew, into results.json.
 """
@@ -11,9 +12,11 @@ import hashlib
 import json
 import math
 import multiprocessing
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, ProcessPoolExecutor, wait
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from time import monotonic, process_time
 
@@ -29,10 +32,12 @@ from . import measure, prints, profiles, results, weights
 from .recipe import Recipe
 from .table import MODELS, NAMES
 
-LONG, SHORT, LARGE = 10_000, 3_000, 15_000  # iterations: of the main table, of a cell of a sweep, at 64x64
+LONG, SHORT, FULL = 10_000, 3_000, 80_000  # iterations: of the main table, of a cell of a sweep, of the published models
 BOTH, MANY = ("mumo", "poe-v2"), ("mumo", "poe-v1", "poe-v2", "wg-v2")
-THOROUGH = "main", "control", "large"  # studies of which every run is measured in every way, the others in brief
+THOROUGH = "main", "control", "long"  # studies of which every run is measured in every way, the others in brief
 PEOPLE, HELD_OUT = profiles.PEOPLE
+COUNTS = 50, 150, 500, 1500  # of people, in the study of people
+END = object()  # of what there is to do
 JUDGED = 50  # people of the training whom the judge knows, beside those held out: the same for every run
 
 
@@ -51,7 +56,7 @@ class Run:
     @property
     def folder(self) -> Path:
         """Where it is trained: under a hash of what it is a function of, its recipe and its data."""
-        data = _pairs("train", self.people, self.recipe.size).fingerprint
+        data = pairs("train", self.people, self.recipe.size).fingerprint
         words = f"{sorted(asdict(self.recipe).items())} {data}"
         return profiles.build_folder() / "results" / f"{self.name}-{hashlib.sha256(words.encode()).hexdigest()[:12]}"
 
@@ -65,19 +70,24 @@ class Run:
 
 
 def _variants():
-    """(study, variant, model, seeds, people, changes of the recipe), the most telling first.
+    """(study, variant, model, seeds, people, changes of the recipe), the most telling first; at 64x64, where none is said.
 
-    A cell that two studies share is a run of one of them alone: the base is also shared 5, private 2, weight 4 and no cross;
-    500 people with shared 8 are a run of "shared"; 500 people at 32x32 in the study of people are the main table's poe-v2.
+    A cell that two studies share is a run of one of them alone: the base is also shared 5, private 2, weight 1 and no cross;
+    500 people with shared 8 are a run of "shared"; 500 people at 64x64 in the study of people are the main table's poe-v2,
+    and the Bernoulli among the likelihoods is the main table's. Seed 0 of "long" is what is published.
     """
     alone = [[[m], list(NAMES)] for m in NAMES]  # the ELBOs of one modality and of both
     for model in MODELS:
         yield "main", "plain", model, range(20 if model in MANY else 10), PEOPLE, {"iterations": LONG}
     yield "control", "7", "wg-v2", range(20), PEOPLE, {"iterations": LONG, "options": {"shared": 7}}
     for size in (32, 64):
-        for people in (50, 150, 500, 1500):
-            if (size, people) != (32, PEOPLE):
+        for people in COUNTS:
+            if (size, people) != (64, PEOPLE):
                 yield "people", f"{size}, {people}", "poe-v2", range(3), people, {"size": size, "iterations": LONG}
+    for model in BOTH:
+        for likelihood in ("normal", "continuous"):
+            changes = {"iterations": LONG, "options": {"likelihood": likelihood}}
+            yield "likelihood", likelihood, model, range(5), PEOPLE, changes
     for model in BOTH:
         yield "base", "plain", model, range(10), PEOPLE, {}
         for shared in (3, 8, 4, 7, 6):
@@ -85,7 +95,7 @@ def _variants():
         for people in (10, 50):
             for shared in (5, 8):
                 yield "identities", f"{people}, {shared}", model, range(5), people, {"options": {"shared": shared}}
-        for weight in (16.0, 1.0):  # 4 / beta at this size
+        for weight in (4.0, 0.25):  # 1 / beta
             for shared in (5, 8):
                 changes = {"weight": weight, "options": {"shared": shared}}
                 yield "weight", f"{weight:g}, {shared}", model, range(5), PEOPLE, changes
@@ -98,15 +108,16 @@ def _variants():
     for model in BOTH:
         yield "cross", "warm-up", model, range(5), PEOPLE, {"cross": 1.0, "cross_until": 1000}
         yield "cross", "throughout", model, range(5), PEOPLE, {"cross": 1.0}
-    for model in MANY:
-        yield "large", "plain", model, range(3), PEOPLE, {"size": 64, "iterations": LARGE}
+    for name, (model, changes) in weights.RECIPES.items():
+        variant = name.removeprefix(model)[1:] or "plain"
+        yield "long", variant, model, range(3), PEOPLE, {"iterations": FULL} | changes
 
 
 def grid() -> list[Run]:
     """All runs, study after study, and seed after seed within one: whatever was stopped is a balanced table."""
     runs: dict[str, list[Run]] = {}
     for study, variant, model, seeds, people, changes in _variants():
-        changes = {"size": 32, "iterations": SHORT} | changes
+        changes = {"iterations": SHORT} | changes
         changes["options"] = {k: v for k, v in changes.get("options", {}).items() if (k, v) != ("shared", 5)}  # their own
         runs.setdefault(study, []).extend(Run(study, variant, Recipe(model, seed=k, **changes), people) for k in seeds)
     return [run for of in runs.values() for run in sorted(of, key=lambda run: run.recipe.seed)]
@@ -116,21 +127,23 @@ def grid() -> list[Run]:
 
 @lru_cache(1)
 def _heads(people: int) -> faces.Grid:
-    """The heads of so many people to learn from and of all who are held out; rendered if the build folder has no such file.
-    500 are 1.3 GB."""
-    return faces.read_faces(replace(profiles.PROFILES["book"], identities=people).data_file)
+    """The heads of so many people to learn from, or of more, and of all who are held out; rendered if the build folder has no
+    such file. 500 are 1.3 GB."""
+    files = [replace(profiles.PROFILES["book"], identities=n) for n in COUNTS if n >= max(people, PEOPLE)]
+    return faces.read_faces(next((f for f in files if f.data_path.exists()), files[0]).data_file)
 
 
 @lru_cache(4)
-def _pairs(split: str, people: int, size: int) -> Pairs:
-    """The first so many people to learn from, or all who are held out: one file serves all who ask for no more people."""
-    return Pairs(_heads(max(people, PEOPLE)), split, size=size, identities=people if split == "train" else None)
+def pairs(split: str, people: int, size: int, device: str = "cpu") -> Pairs:
+    """The first so many people to learn from ("train"), or all who are held out ("test")."""
+    return Pairs(_heads(people), split, device, size, identities=people if split == "train" else None)
 
 
 @lru_cache(1)
-def _judge(size: int) -> tuple[judging.Judge, float]:
+def _judge(size: int, device: str) -> tuple[judging.Judge, float]:
     """Who judges the grid's runs of this size, and the distance of a real picture to the nearest other, grey levels."""
-    who = measure.judge(_pairs("train", JUDGED, size), _pairs("test", PEOPLE, size), profiles.build_folder(), progress=False)
+    of = pairs("train", JUDGED, size, device), pairs("test", PEOPLE, size, device)
+    who = measure.judge(*of, profiles.build_folder(), progress=False)
     return who, who.real_distance()
 
 
@@ -148,19 +161,21 @@ def finished(run: Run) -> dict | None:
     return record if valid else None
 
 
-def _work(run: Run):
+def _work(run: Run, device: str = "cpu"):
     """Train a run, or go on with it, measure it, the thorough studies' in every way, and write its record."""
     torch.set_num_threads(1)
     size, weight = run.recipe.size, run.recipe.weight
-    train_on, test, folder = _pairs("train", run.people, size), _pairs("test", PEOPLE, size), run.folder
+    train_on, test, folder = pairs("train", run.people, size, device), pairs("test", PEOPLE, size, device), run.folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     model = run.recipe.fit(train_on, folder, progress=False)
     log = {k: float(v[-1]) for k, v in train.read_log(folder).items()}  # its last row
-    (who, real_distance), start = _judge(size), process_time()
+    (who, real_distance), start = _judge(size, device), process_time()
     numbers = _numbers(model, train_on, test, who, weight, run.study in THOROUGH)
-    persons = {k: of["above_floor"] for k, of in measure.by_person(model, train_on, test).items()}
-    numbers["above_floor"] = {"seen": sum(persons["seen"]) / len(persons["seen"]),
-                              "unseen": [round(v, 1) for v in persons["unseen"]]}
+    numbers["above_floor"] = {}  # there is a floor for a Bernoulli alone
+    if "likelihood" not in run.recipe.options:
+        persons = {k: of["above_floor"] for k, of in measure.by_person(model, train_on, test).items()}
+        numbers["above_floor"] = {"seen": sum(persons["seen"]) / len(persons["seen"]),
+                                  "unseen": [round(v, 1) for v in persons["unseen"]]}
     record = run.about | run.recipe.head(checkpoint.settings_of(folder)) | {
         "test_data": test.fingerprint, "seconds": log["seconds"], "measuring": process_time() - start,
         "measured": results.keep_prints(measure.computes()), "reader": who.errors, "real_distance": real_distance, **numbers,
@@ -217,27 +232,38 @@ def refresh(jobs: int) -> list[str]:
 
 # ---- many at once
 
-def fill(runs: list[Run], jobs: int = 2, hours: float = math.inf) -> list[str]:
+def fill(runs: list[Run], jobs: int = 2, hours: float = math.inf, device: str = "cpu") -> list[str]:
     """Train and measure those of these runs that are not finished: the names of those that failed. Arguments as of
-    `side_by_side`."""
+    `side_by_side`; device: on a GPU the seeds of a cell are trained as one, and measured as soon as they are."""
     missing = {run.name: run for run in runs if not finished(run)}
-    return side_by_side(_work, missing, jobs, hours)[1] if missing else []
+    if not missing:
+        return []
+    if device == "cpu":
+        return side_by_side(_work, missing, jobs, hours)[1]
+    from .stacks import trained
+    with closing(trained(list(missing.values()), device, hours)) as ready:
+        return side_by_side(partial(_work, device=device), missing, jobs, hours, ready)[1]
 
 
-def side_by_side(work, tasks: dict, jobs: int, hours: float = math.inf) -> tuple[dict, list[str]]:
+def side_by_side(work, tasks: dict, jobs: int, hours: float = math.inf, ready: Iterator | None = None
+                 ) -> tuple[dict, list[str]]:
     """work(task) for {name: task}, in this order, by so many processes: {name: what came of it}, and the names of those that
-    failed, which stop no other. None starts after so many hours. Interrupted, it ends the processes that it started."""
-    start, others, waiting, running, found, failed = monotonic(), multiprocessing.active_children(), list(tasks), {}, {}, []
-    spawn = multiprocessing.get_context("spawn")
+    failed, which stop no other. None starts after so many hours. Interrupted, it ends the processes that it started. ready:
+    the names of tasks as they can begin, and None as long as there is none; it works whenever it is asked."""
+    start, others, waiting, running, found, failed = monotonic(), multiprocessing.active_children(), [], {}, {}, []
+    spawn, ready, more = multiprocessing.get_context("spawn"), iter(tasks) if ready is None else ready, True
     with ProcessPoolExecutor(jobs, spawn, begin) as pool, tqdm(total=len(tasks), unit="run") as bar:
         try:
             while True:
+                while more and (name := next(ready, END)) is not None:
+                    more = name is not END
+                    waiting += [name] if more else []
                 while waiting and len(running) < jobs and monotonic() - start < 3600 * hours:
                     name = waiting.pop(0)
                     running[pool.submit(work, tasks[name])] = name
-                if not running:
+                if not running and not more:
                     return found, failed
-                for task in wait(running, return_when=FIRST_COMPLETED).done:
+                for task in wait(running, 0 if more else None, FIRST_COMPLETED).done:
                     name, error = running.pop(task), task.exception()
                     bar.set_postfix_str(name, refresh=False)
                     bar.update()
@@ -247,7 +273,7 @@ def side_by_side(work, tasks: dict, jobs: int, hours: float = math.inf) -> tuple
                     failed.append(name)
                     tqdm.write(f"{name}: {str(error) or type(error).__name__}")
                     if isinstance(error, BrokenExecutor):  # a process was killed, for its memory say: no other can start
-                        waiting = []
+                        waiting, more = [], False
         except KeyboardInterrupt:
             for process in multiprocessing.active_children():
                 if process not in others:

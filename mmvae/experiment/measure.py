@@ -148,11 +148,11 @@ def judge(train: Pairs, test: Pairs, folder: str | Path, free: bool = True, iter
         if not path.exists() or moved(json.loads(_meta(path).get("behaviour", "{}")), now):
             parts = [judging.all_images(p) for p in (train, test)]
             if free:
-                images, factors = judging.rendered_freely(people, 64, progress=progress)
+                images, factors = judging.rendered_freely(people, 64, progress=progress, device=test.device)
                 parts.append((shrink(images[None, None], test.size)[0, 0], factors))
             factors = {k: torch.cat([f[k].cpu().float() for _, f in parts]) for k in FACTORS}
             factors["identity"] = torch.searchsorted(torch.tensor(people), factors["identity"].long())
-            images = torch.cat([images.cpu() for images, _ in parts])
+            images = torch.cat([images.to(test.device) for images, _ in parts])
             net, errors = judging.read_out(images, factors, iterations, progress=progress)
             meta = {"errors": json.dumps(errors), "scale": json.dumps(net.scale), "behaviour": json.dumps(now)}
             write_atomically(path, save(net.state_dict(), meta))

@@ -53,10 +53,15 @@ class Profile:
         return Recipe(**defaults | changes)
 
     @property
+    def data_path(self) -> Path:
+        """Where the rendered heads are kept."""
+        name = f"faces-{self.identities}+{self.test_identities}-{self.stored_size}-v{faces.GENERATOR_VERSION}.h5"
+        return build_folder() / name
+
+    @property
     def data_file(self) -> Path:
         """The rendered heads: made on first use, by as many processes as there are cores."""
-        name = f"faces-{self.identities}+{self.test_identities}-{self.stored_size}-v{faces.GENERATOR_VERSION}.h5"
-        path = build_folder() / name
+        path = self.data_path
         with FileLock(f"{path}.lock"):
             if not path.exists():
                 faces.write(path, self.identities, self.test_identities, self.stored_size)

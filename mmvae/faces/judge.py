@@ -31,7 +31,7 @@ def all_images(pairs: Pairs) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def rendered_freely(identities: list[int], size: int, poses: int = 40, lights: int = 3, seed: int = 0,
-                    progress: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
+                    progress: bool = True, device: str | torch.device = "cpu") -> tuple[Tensor, dict[str, Tensor]]:
     """Heads with all four factors drawn freely, as no modality shows them: uint8 (N, size, size), {factor: (N,)}.
 
     What a model imagines may be tilted *and* lit from the side; who reads it must have met that.
@@ -39,7 +39,7 @@ def rendered_freely(identities: list[int], size: int, poses: int = 40, lights: i
     generator, images, factors = torch.Generator().manual_seed(seed), [], {k: [] for k in FACTORS}
     low = torch.tensor([axis[0] for axis in (AZIMUTHS, ELEVATIONS, LIGHTS)])
     for person in tqdm(identities, "rendering heads for the read-out", disable=not progress):
-        cloud = clouds(person, SEED, size)
+        cloud = clouds(person, SEED, size, device)
         for _ in range(poses):
             azimuth, elevation, *lamps = (torch.rand(2 + lights, generator=generator) * 2 - 1).tolist()
             a, e, lamps = azimuth * -low[0], elevation * -low[1], [-low[2] * lamp for lamp in lamps]
@@ -77,7 +77,7 @@ def read_out(images: Tensor, factors: dict[str, Tensor], iterations: int = 6000,
              progress: bool = True) -> tuple[ReadOut, dict[str, float]]:
     """A `ReadOut` trained on nine tenths of these real images, and its error on the rest: the ceiling of what it says.
 
-    images: uint8 (N, H, W). factors: {factor: (N,)}, identities 0 to their number - 1, angles in degrees. The errors:
+    images: uint8 (N, H, W), on the device that trains it. factors: {factor: (N,)}, identities 0 to their number - 1, angles in degrees. The errors:
     mean absolute ones of the angles, degrees, and the accuracy of "identity". Every other batch is blurred a little, as
     what a decoder makes is.
     """
@@ -87,11 +87,12 @@ def read_out(images: Tensor, factors: dict[str, Tensor], iterations: int = 6000,
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = ReadOut(images.shape[-1], int(factors["identity"].max()) + 1,
-                      {k: float(factors[k].abs().max().clamp(min=1)) for k in ANGLES})
+                      {k: float(factors[k].abs().max().clamp(min=1)) for k in ANGLES}).to(images.device)
+    factors = {k: v.to(images.device) for k, v in factors.items()}
     optimiser = torch.optim.AdamW(net.parameters(), lr=3e-3, betas=(0.9, 0.98), weight_decay=0.05, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, iterations, pct_start=0.05)
     for iteration in tqdm(range(iterations), "training the read-out", disable=not progress):
-        at = kept[torch.randint(len(kept), (batch,), generator=generator)]
+        at = kept[torch.randint(len(kept), (batch,), generator=generator)].to(images.device)
         x, wanted = images[at].unsqueeze(1).float() / 255, {k: v[at] for k, v in factors.items()}
         if iteration % 2:
             x = F.avg_pool2d(x, 3, 1, 1)
@@ -103,6 +104,7 @@ def read_out(images: Tensor, factors: dict[str, Tensor], iterations: int = 6000,
         optimiser.step()
         schedule.step()
     net.eval()
+    rest = rest.to(images.device)
     found = read(net, images[rest].unsqueeze(1).float() / 255)
     errors = {k: (found[k] - factors[k][rest]).abs().mean().item() for k in ANGLES}
     return net, errors | {"identity": (found["identity"].argmax(1) == factors["identity"][rest]).float().mean().item()}
