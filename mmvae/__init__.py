@@ -1,11 +1,12 @@
 """mmvae: variational autoencoders of several modalities; the package under a book about them.
 
 The core is read in an hour, top to bottom, each file importing only from those above it: gaussian, likelihoods, nets, models,
-data, train. Beside it stand observed (what is refused, what is missing), together (networks of several modalities), items and
-lazy (Datasets), files, checkpoint, behaviour and distributed (what a run leaves, and how several processes share one). Four
-rooms stand on it, each importing from the core and from those before it: faces (the experiment's heads), evaluate (how a
-model is judged), show (what a reader sees), experiment (the book's models, profiles, published weights, results). A name in
-brackets, [eq-poe-gaussian], is an equation of the book: book/equations.md has its function and its test.
+data, train. Beside it stand observed (what is refused, what is missing), together (networks of several modalities), items
+and lazy (Datasets), files, strict, checkpoint, behaviour, distributed (what a run leaves, and how several processes share
+one) and stacked (many seeds as one run, on a GPU). Four rooms stand on it, each importing from the core and from those
+before it: faces (the experiment's heads), evaluate (how a model is judged), show (what a reader sees), experiment (the
+book's models, profiles, published weights, results). A name in brackets, [eq-poe-gaussian], is an equation of the book:
+book/equations.md has its function and its test.
 """
 from importlib import import_module
 
@@ -20,7 +21,7 @@ __all__ = ["Gaussian", "MODELS", "Mixture", "Modality", "MuMoVAE", "MultiModalVA
 
 _ELSEWHERE = {"fit": "train", "MODELS": "experiment.table", "load": "experiment.weights", "profile": "experiment.profiles"}
 _MODULES = ("behaviour", "checkpoint", "data", "distributed", "evaluate", "experiment", "faces", "files", "items", "lazy",
-            "likelihoods", "models", "nets", "observed", "show", "together", "train")
+            "likelihoods", "models", "nets", "observed", "show", "stacked", "strict", "together", "train")
 
 
 def __getattr__(name: str):

@@ -19,7 +19,6 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from . import checkpoint, gaussian, observed
 from .behaviour import Print
@@ -44,17 +43,18 @@ class Stack:
     or are no whole hundreds of iterations, and for rows that the models do not take.
     """
 
-    def __init__(self, models: Sequence[MultiModalVAE], settings: Sequence[Settings], rows: Rows, compile: bool = False):
+    def __init__(self, models: Sequence[MultiModalVAE], settings: Sequence[Settings], rows: Rows):
         first, of, self.device = models[0], settings[0], torch.device(rows.device)
         if len(models) != len(settings) or len({json.dumps(asdict(replace(s, seed=0))) for s in settings}) != 1:
-            raise ValueError(f"settings: found {len(settings)} for {len(models)} models, expected one each, alike but for seeds")
+            raise ValueError(f"settings: found {len(settings)} for {len(models)} models, expected one each, alike but "
+                             "for the seed")
         if of.iterations % CHUNK:
             raise ValueError(f"iterations: found {of.iterations}, expected a multiple of {CHUNK}")
         flat = torch.stack([torch.cat([p.detach().flatten() for p in model.parameters()]) for model in models])
         self.weights = flat.to(self.device).requires_grad_()  # (K, parameters)
         first = copy.deepcopy(first).to(self.device).train()
         for layer in first.modules():
-            if isinstance(layer, nn.Conv2d) and (layer.groups, layer.dilation, layer.padding_mode) == (1, (1, 1), "zeros"):
+            if isinstance(layer, nn.Conv2d) and plain(layer):
                 layer.forward = partial(as_product, layer)
             if type(layer) is Bernoulli:
                 layer.log_prob = cross_entropy
@@ -66,7 +66,8 @@ class Stack:
         drawn = _Noise()
         with torch.no_grad(), drawn.instead():
             self.terms = list(first.loss(x, of.weight, present, of.cross_at(0)))
-        self.generator = torch.Generator(self.device).manual_seed(sum(s.seed * 1009 ** k for k, s in enumerate(settings)) % 2 ** 31)
+        seed = sum(s.seed * 1009 ** k for k, s in enumerate(settings)) % 2 ** 31  # another for other seeds
+        self.generator = torch.Generator(self.device).manual_seed(seed)
         K, kind = len(models), {"device": self.device}
         self.index = torch.zeros(CHUNK, K, of.batch, dtype=torch.int64, **kind)  # of the chunk's rows
         self.noise = torch.zeros(CHUNK, K, drawn.used * of.batch // len(some), **kind)
@@ -76,7 +77,7 @@ class Stack:
         self.optimiser = torch.optim.AdamW([self.weights], self.rate, BETAS, weight_decay=of.weight_decay, fused=True,
                                            capturable=self.device.type == "cuda")
         self.done, self.log, self.started = 0, [], time.perf_counter()
-        self.compile, self.steps, self.graphs = compile, {}, {}  # by the weight of the cross-reconstruction
+        self.graphs = {}  # of an iteration, by the weight of the cross-reconstruction
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
 
     @property
@@ -124,44 +125,37 @@ class Stack:
         """One iteration of all K, as `train.update` is of one."""
         of, K = self.settings[0], len(self.settings)
         index, noise, rate = (t.index_select(0, self.at)[0] for t in (self.index, self.noise, self.rates))
-        x, present = ({m: v.unflatten(0, (K, of.batch)) for m, v in part.items()} for part in self.rows.batch(index.flatten()))
-        inputs = x, present, noise
-        if cross not in self.steps:
-            self.steps[cross] = self._compiled(cross, inputs) if self.compile else partial(self._gradient, cross)
-        grad, losses = self.steps[cross](self.weights.detach(), *inputs)
-        self.weights.grad = grad.detach()
+        drawn = self.rows.batch(index.flatten())
+        x, present = ({m: v.unflatten(0, (K, of.batch)) for m, v in part.items()} for part in drawn)
+        terms = self._losses(x, present, noise, cross)
+        grad, = torch.autograd.grad(terms["total"].sum(), self.weights)  # of each model's weights by its own loss alone
+        norm = grad.square().sum(1, keepdim=True).sqrt()
+        self.weights.grad = grad * (of.clip / (norm + 1e-6)).clamp(max=1)  # as clip_grad_norm_, model by model
         self.rate.copy_(rate)
         self.optimiser.step()
-        self.found.index_copy_(0, self.at, losses.detach()[None])
+        self.found.index_copy_(0, self.at, torch.stack([terms[k].detach() for k in self.terms])[None])
         self.at += 1
 
-    def _gradient(self, cross: float | None, weights: Tensor, *inputs) -> tuple[Tensor, Tensor]:
-        """The clipped gradient of each model's weights by its own loss, (K, parameters), and the losses, (terms, K)."""
-        weights = weights.detach().requires_grad_()
-        terms = self._losses(weights, *inputs, cross)
-        grad, = torch.autograd.grad(terms["total"].sum(), weights)
-        norm = grad.square().sum(1, keepdim=True).sqrt()
-        grad = grad * (self.settings[0].clip / (norm + 1e-6)).clamp(max=1)  # as clip_grad_norm_, model by model
-        return grad, torch.stack([terms[k] for k in self.terms])
-
-    def _compiled(self, cross: float | None, inputs: tuple):
-        """`_gradient`, forward and backward as one graph of fused kernels."""
-        return torch.compile(make_fx(partial(self._gradient, cross))(self.weights.detach(), *inputs), fullgraph=True, dynamic=False)
-
-    def _losses(self, weights: Tensor, x: dict[str, Tensor], present: dict[str, Tensor], noise: Tensor,
-                cross: float | None) -> dict[str, Tensor]:
+    def _losses(self, x: dict[str, Tensor], present: dict[str, Tensor], noise: Tensor, cross: float | None):
         """Every term of the loss of each model on its own rows, {term: (K,)}."""
         def one(weights, x, present, noise):
             with _Noise(noise).instead():
                 return functional_call(self.model, weights, (x, self.settings[0].weight, present, cross, False))
 
-        parts = weights.split([math.prod(s) for s in self.shapes.values()], 1)
+        parts = self.weights.split([math.prod(s) for s in self.shapes.values()], 1)
         weights = {k: p.unflatten(1, s) if s else p[:, 0] for (k, s), p in zip(self.shapes.items(), parts)}
         return torch.vmap(one)(weights, x, present, noise)
 
-    def _wait(self):
+    def wait(self):
+        """Until all that was asked for is computed."""
         if self.stream:
             self.stream.synchronize()
+
+    def model_of(self, k: int) -> MultiModalVAE:
+        """The k-th model, with its weights of now; the next call takes them from it."""
+        self.wait()
+        torch.nn.utils.vector_to_parameters(self.weights[k].detach(), self.model.parameters())
+        return self.model.model
 
     @property
     def seconds(self) -> float:
@@ -170,7 +164,7 @@ class Stack:
 
     def finite(self, k: int) -> bool:
         """Whether every loss and every weight of the k-th run is; what is not says nothing of the others."""
-        self._wait()
+        self.wait()
         return bool(torch.stack(self.log)[..., k].isfinite().all() and self.weights[k].isfinite().all())
 
     @cached_property
@@ -180,7 +174,8 @@ class Stack:
 
     def save(self, path: Path):
         """All that the next iteration depends on, and the log so far, to go on from: see `restore`."""
-        self._wait()
+        self.wait()
+        path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {"weights": self.weights, "random": self.generator.get_state(), "log": torch.stack(self.log)} | {
             f"adam.{k}": v for k, v in self.optimiser.state[self.weights].items()}
         write_atomically(path, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()},
@@ -201,10 +196,9 @@ class Stack:
         """Write the k-th run's folder, as `mmvae.fit` does: settings.json, log.csv, the last checkpoint. recipe: how to build
         its model. Its seconds are a K-th of the wall time, in which other stacks may have shared the GPU. Raises
         FloatingPointError for a run that is not `finite`, and what `mmvae.fit` does for a folder of another run."""
-        run_dir, model, of, seconds = Path(run_dir), self.model.model, self.settings[k], self.seconds / len(self.settings)
+        run_dir, of, seconds = Path(run_dir), self.settings[k], self.seconds / len(self.settings)
         if not self.finite(k):
             raise FloatingPointError(f"seed {of.seed}: a loss or a weight is not finite after {self.done} iterations")
-        torch.nn.utils.vector_to_parameters(self.weights[k].detach(), self.model.parameters())
         run = json.loads(json.dumps({"settings": asdict(of), "model": recipe, "data": self.rows.fingerprint}))
         extra = {"versions": checkpoint.versions(self.device), "machine": {
             "threads": torch.get_num_threads(), "processes": 1, "compile": False, "stacked": [s.seed for s in self.settings],
@@ -218,7 +212,7 @@ class Stack:
                 part = round(seconds * row / len(self.log), 2)
                 log.write({"iteration": row * CHUNK, "seconds": part} | dict(zip(self.terms, means)))
             log.sync()
-            tensors = {f"model.{name}": v.clone() for name, v in model.state_dict().items()}
+            tensors = {f"model.{name}": v.clone() for name, v in self.model_of(k).state_dict().items()}
             tensors |= {f"random.{name}": self.generator.get_state() for name in ("noise", "batches")}  # no Adam: it is done
             checkpoint.keep(run_dir, Checkpoint(self.done, seconds, run, extra["versions"] | extra["machine"], tensors))
 
@@ -226,6 +220,12 @@ class Stack:
 def cross_entropy(output: Tensor, x: Tensor) -> Tensor:
     """`Bernoulli.log_prob` in four kernels, where `torch.vmap` takes PyTorch's own apart into seventeen."""
     return (x * output - F.softplus(output)).flatten(1).sum(1)
+
+
+def plain(layer: nn.Conv2d) -> bool:
+    """Whether `as_product` computes it."""
+    return (layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros" and layer.bias is not None and
+            not isinstance(layer.padding, str))
 
 
 def as_product(layer: nn.Conv2d, x: Tensor) -> Tensor:

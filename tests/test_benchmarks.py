@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch.distributions import Normal, kl_divergence
 
 import mmvae
-from mmvae import gaussian
+from mmvae import gaussian, stacked
 from mmvae.experiment.recipe import Recipe
 from mmvae.experiment.table import pair
 from mmvae.faces import Grid, Pairs
@@ -171,10 +171,13 @@ def test_cost_of_each_configuration():
 def test_the_trainings_of_the_gpu_benchmark(monkeypatch):
     monkeypatch.setattr(mmvae.distributed, "COMPILER", {"backend": "eager"})  # traces, and compiles nothing
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    for module, name, value in ((gpu, "SEEDS", 3), (stacked, "CHUNK", 10)):
+        monkeypatch.setattr(module, name, value)
     pairs = random_images(16)
     record = json.loads(json.dumps(gpu.compare(pairs, pairs, TINY, gpu.ARMS, n=8)))
     assert before == (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
     eager, compiled = record["rows"]["fp32, eager"], record["rows"]["fp32, compiled"]
+    assert list(record["rows"])[-1] == "fp32, 3 seeds as one, each" and record["rows"]["fp32, 3 seeds as one, each"]["seconds"] > 0
     assert eager["unseen"] == pytest.approx(compiled["unseen"], rel=1e-3) and eager["seconds"] > 0
     record["rows"] = {"fp32, eager": {"seconds": 90.0, "first_row_seconds": 0.5, "unseen": 2600.0, "seen": 2500.0},
                       "tf32, compiled": {"seconds": 45.0, "first_row_seconds": 9.0, "unseen": 2599.5, "seen": 2501.0}}

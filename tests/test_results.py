@@ -4,7 +4,7 @@ import os
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -27,16 +27,17 @@ MANY = {"mumo", "poe-v1", "poe-v2", "wg-v2"}
 CELLS = {  # study: its models, seeds a cell, iterations, and {variant: people}
     "main": (set(mmvae.MODELS), None, 10_000, {"plain": 500}),
     "control": ({"wg-v2"}, 20, 10_000, {"7": 500}),
-    "people": ({"poe-v2"}, 3, 10_000, {f"{s}, {n}": n for s in (32, 64) for n in (50, 150, 500, 1500) if s + n != 532}),
+    "people": ({"poe-v2"}, 3, 10_000, {f"{s}, {n}": n for s in (32, 64) for n in (50, 150, 500, 1500) if (s, n) != (64, 500)}),
+    "likelihood": ({"mumo", "poe-v2"}, 5, 10_000, dict.fromkeys(("normal", "continuous"), 500)),
     "base": ({"mumo", "poe-v2"}, 10, 3_000, {"plain": 500}),
     "shared": ({"mumo", "poe-v2"}, 10, 3_000, dict.fromkeys("34678", 500)),
     "identities": ({"mumo", "poe-v2"}, 5, 3_000, {f"{n}, {k}": n for n in (10, 50) for k in (5, 8)}),
-    "weight": ({"mumo", "poe-v2"}, 5, 3_000, {f"{w}, {k}": 500 for w in (16, 1) for k in (5, 8)}),
+    "weight": ({"mumo", "poe-v2"}, 5, 3_000, {f"{w}, {k}": 500 for w in ("4", "0.25") for k in (5, 8)}),
     "private": ({"mumo", "poe-v2"}, 5, 3_000, dict.fromkeys("1345", 500)),
     "marginals": (None, 5, 3_000, dict.fromkeys(("none", "I", "T"), 500)),
     "prior": ({"poe-v2"}, 5, 3_000, {"inside": 500}),
     "cross": ({"mumo", "poe-v2"}, 5, 3_000, dict.fromkeys(("warm-up", "throughout"), 500)),
-    "large": (MANY, 3, 15_000, {"plain": 500})}
+    "long": (set(mmvae.MODELS), 3, 80_000, dict.fromkeys(("plain", "cross"), 500))}
 
 
 def test_the_grid_is_what_was_asked_for_the_most_telling_first():
@@ -50,15 +51,15 @@ def test_the_grid_is_what_was_asked_for_the_most_telling_first():
         cells: dict[tuple, list[int]] = {}
         for run in of:
             cells.setdefault((run.variant, run.recipe.model), []).append(run.recipe.seed)
-        assert len(cells) == (3 if study == "marginals" else len(variants) * len(models))
+        assert len(cells) == {"marginals": 3, "long": 8}.get(study, len(variants) * len(models or ()))
         for (_, model), found in cells.items():
             assert found == list(range(seeds or (20 if model in MANY else 10)))
     assert Counter((run.recipe.model, run.recipe.seed) for run in runs[:30]) == Counter(
         (model, seed) for model in mmvae.MODELS for seed in range(5))
-    assert {run.recipe.size for run in runs if run.study not in ("people", "large")} == {32}
-    assert {run.recipe.size for run in runs if run.study == "large"} == {64}
+    assert {run.recipe.size for run in runs if run.study != "people"} == {64}
+    assert {run.recipe.weight for run in runs if run.study not in ("people", "weight")} == {1.0}
     assert all(str(run.recipe.size) == run.variant.split(", ")[0] for run in runs if run.study == "people")
-    assert (len(runs), sum(run.recipe.iterations for run in runs)) == (433, 2_430_000)
+    assert (len(runs), sum(run.recipe.iterations for run in runs)) == (465, 4_370_000)
 
 
 def test_a_cell_that_two_studies_share_is_trained_once():
@@ -77,8 +78,8 @@ def test_runs_of_a_study_differ_by_what_it_is_about_alone():
     options = {(r.study, r.variant): r.recipe.options for r in grid()}
     assert (options["shared", "3"], options["private", "1"], options["control", "7"]) == (
         {"shared": 3}, {"private": 1}, {"shared": 7})
-    assert options["weight", "16, 5"] == options["base", "plain"] == options["main", "plain"] == {}  # the models' own size
-    assert {r.recipe.weight for r in grid() if r.study == "main"} == {4}
+    assert options["weight", "4, 5"] == options["base", "plain"] == options["main", "plain"] == {}  # the models' own size
+    assert {r.recipe.weight for r in grid() if r.study == "main"} == {1}
 
 
 def test_every_run_of_the_grid_has_a_model():
@@ -92,23 +93,26 @@ def test_a_folder_is_of_all_that_a_run_depends_on(tmp_path, monkeypatch):
             self.fingerprint = f"{split} of {people}, {size}"
 
     monkeypatch.setenv("MMVAE_BUILD", str(tmp_path))
-    monkeypatch.setattr(making, "_pairs", Data)
+    monkeypatch.setattr(making, "pairs", Data)
     runs = [Run("main", "a, b", Recipe(seed=1)), Run("main", "a, b", Recipe(seed=1, batch=8)),
             Run("main", "a, b", Recipe(seed=1), people=10)]
     assert {run.name for run in runs} == {"mumo-main-a-b-1"} and len({run.folder for run in runs}) == 3
     assert all(run.folder.parent == tmp_path / "results" for run in runs)
 
 
-def test_one_data_file_serves_all_who_ask_for_no_more_than_it_has(monkeypatch):
-    asked = []
+def test_one_data_file_serves_all_who_ask_for_no_more_than_it_has(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMVAE_BUILD", str(tmp_path))
     monkeypatch.setattr(profiles.Profile, "data_file", property(lambda self: (self.identities, self.test_identities)))
-    monkeypatch.setattr(mmvae.faces, "read_faces", lambda file: asked.append(file) or file)
-    monkeypatch.setattr(making, "Pairs", lambda grid, split, size, identities: (grid, split, size, identities))
-    making._heads.cache_clear(), making._pairs.cache_clear()
-    assert making._pairs("train", 10, 32) == ((500, 200), "train", 32, 10)
-    assert making._pairs("test", 500, 64) == ((500, 200), "test", 64, None) and len(asked) == 1
-    assert making._pairs("train", 1500, 32) == ((1500, 200), "train", 32, 1500)
-    making._heads.cache_clear(), making._pairs.cache_clear()
+    monkeypatch.setattr(mmvae.faces, "read_faces", lambda file: file)
+    monkeypatch.setattr(making, "Pairs", lambda grid, split, device, size, identities: (grid, split, device, size, identities))
+    making._heads.cache_clear(), making.pairs.cache_clear()
+    assert making.pairs("train", 10, 32) == ((500, 200), "train", "cpu", 32, 10)
+    assert making.pairs("test", 500, 64, "cuda") == ((500, 200), "test", "cuda", 64, None)
+    assert making.pairs("train", 1500, 32) == ((1500, 200), "train", "cpu", 32, 1500)
+    making._heads.cache_clear(), making.pairs.cache_clear()
+    replace(profiles.PROFILES["book"], identities=1500).data_path.touch()  # what is there already serves those of fewer
+    assert making.pairs("train", 10, 32)[0] == making.pairs("test", 500, 64)[0] == (1500, 200)
+    making._heads.cache_clear(), making.pairs.cache_clear()
 
 
 # ---------------------------------------------------------------- the work, on tiny runs
@@ -124,7 +128,7 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setenv("MMVAE_BUILD", str(tmp_path / "build"))
     monkeypatch.setattr(results, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(making, "grid", lambda: runs)
-    monkeypatch.setattr(making, "_pairs", lambda split, *_: made[split])
+    monkeypatch.setattr(making, "pairs", lambda split, *_: made[split])
     monkeypatch.setattr(profiles, "profile", lambda name: SimpleNamespace(pairs=lambda split, size: made[split]))
     monkeypatch.setattr(measure, "judge", partial(measure.judge, free=False, iterations=3))
     monkeypatch.setattr(measure, "numbers", lambda *pairs_of, n=0, subsets=(): numbers(*pairs_of[:4], 64, subsets))
@@ -198,7 +202,7 @@ def test_a_file_is_of_few_kilobytes_whatever_the_study():
 
 def test_it_says_what_is_done_and_stops(small, tmp_path, monkeypatch, capsys):
     making._work(small[0])
-    monkeypatch.setattr(making, "_work", lambda run: pytest.fail("trained"))
+    monkeypatch.setattr(making, "_work", lambda run, device: pytest.fail("trained"))
     command(["--status"])
     said = rows(capsys.readouterr().out)
     assert [said[study][:2] for study in ("main", "base", "all")] == [["1", "1"], ["0", "1"], ["1", "2"]]
@@ -210,7 +214,7 @@ def test_no_run_starts_after_so_many_hours(small, monkeypatch, capsys):
     """One that began in time goes on to its end."""
     started, clock = [], iter((0, 3599, 3601, 3601))
     monkeypatch.setattr(making, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(making, "_work", lambda run: started.append(run.name))
+    monkeypatch.setattr(making, "_work", lambda run, device: started.append(run.name))
     command(["--jobs", "1", "--hours", "1"])
     assert started == ["vanilla-main-plain-0"] and rows(capsys.readouterr().out)["all"][:2] == ["0", "2"]
 
@@ -228,7 +232,7 @@ def test_interrupted_it_goes_on_where_it_was(small, tmp_path, monkeypatch, capsy
     assert tiny.names(small[1].folder)[-1] == "checkpoint-00000004.safetensors"
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
         patch.setattr(making, "wait", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
-        patch.setattr(making, "_work", lambda run: None)
+        patch.setattr(making, "_work", lambda run, device: None)
         command(["--study", "base"])
     assert stop.value.code == 130 and "interrupted; the same command goes on" in capsys.readouterr().err
     rate, asked = train.Settings.rate, []
@@ -251,7 +255,7 @@ def test_runs_are_chosen_by_study_model_and_seed(small, monkeypatch, capsys):
     small[:] = [Run("main", "plain", Recipe(model, seed=seed)) for seed in range(4) for model in ("mumo", "poe-v2")]
     small.append(Run("base", "plain", Recipe("mumo")))
     started = []
-    monkeypatch.setattr(making, "_work", lambda run: started.append(run.name))
+    monkeypatch.setattr(making, "_work", lambda run, device: started.append(run.name))
     command(["--jobs", "1", "--study", "main", "--models", "mumo", "--seeds", "0-1", "3"])
     assert started == [f"mumo-main-plain-{seed}" for seed in (0, 1, 3)]
     capsys.readouterr()

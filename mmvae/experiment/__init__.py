@@ -4,7 +4,7 @@ from importlib import import_module
 _NAMES = {"MODELS": "table", "TITLES": "table", "SHORT": "table", "COLOURS": "table", "NAMES": "table", "SUBSETS": "table",
           "Recipe": "recipe", "profile": "profiles"}
 _MODULES = ("digits", "explorables", "figures", "grid", "measure", "prints", "profiles", "publish", "recipe",
-            "results", "spoken", "table", "weights")
+            "results", "spoken", "stacks", "table", "weights")
 
 
 def __getattr__(name: str):

@@ -4,7 +4,7 @@
 
 trains and measures every run that `published/runs` does not have, side by side, the most telling first, and writes
 `published/runs/NAME.json`. Stop it at any time: the same command goes on where it was, and another machine may do a part.
-`--device cuda` trains the seeds of a cell as one (`stacks.py`), many cells at a time, and measures on the GPU what is there.
+`--device cuda` trains the seeds of a cell as one (`stacks.py`), and then measures on the GPU, by so many processes.
 `--status` says how many are done, `--check` what the code of today computes otherwise. A chapter reads the numbers by
 `results.runs()`. `--published` measures the published models anew, into results.json.
 """
@@ -12,9 +12,7 @@ import hashlib
 import json
 import math
 import multiprocessing
-from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, ProcessPoolExecutor, wait
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -37,7 +35,6 @@ BOTH, MANY = ("mumo", "poe-v2"), ("mumo", "poe-v1", "poe-v2", "wg-v2")
 THOROUGH = "main", "control", "long"  # studies of which every run is measured in every way, the others in brief
 PEOPLE, HELD_OUT = profiles.PEOPLE
 COUNTS = 50, 150, 500, 1500  # of people, in the study of people
-END = object()  # of what there is to do
 JUDGED = 50  # people of the training whom the judge knows, beside those held out: the same for every run
 
 
@@ -234,36 +231,25 @@ def refresh(jobs: int) -> list[str]:
 
 def fill(runs: list[Run], jobs: int = 2, hours: float = math.inf, device: str = "cpu") -> list[str]:
     """Train and measure those of these runs that are not finished: the names of those that failed. Arguments as of
-    `side_by_side`; device: on a GPU the seeds of a cell are trained as one, and measured as soon as they are."""
+    `side_by_side`; device: where they are trained and measured."""
     missing = {run.name: run for run in runs if not finished(run)}
-    if not missing:
-        return []
-    if device == "cpu":
-        return side_by_side(_work, missing, jobs, hours)[1]
-    from .stacks import trained
-    with closing(trained(list(missing.values()), device, hours)) as ready:
-        return side_by_side(partial(_work, device=device), missing, jobs, hours, ready)[1]
+    return side_by_side(partial(_work, device=device), missing, jobs, hours)[1] if missing else []
 
 
-def side_by_side(work, tasks: dict, jobs: int, hours: float = math.inf, ready: Iterator | None = None
-                 ) -> tuple[dict, list[str]]:
+def side_by_side(work, tasks: dict, jobs: int, hours: float = math.inf) -> tuple[dict, list[str]]:
     """work(task) for {name: task}, in this order, by so many processes: {name: what came of it}, and the names of those that
-    failed, which stop no other. None starts after so many hours. Interrupted, it ends the processes that it started. ready:
-    the names of tasks as they can begin, and None as long as there is none; it works whenever it is asked."""
-    start, others, waiting, running, found, failed = monotonic(), multiprocessing.active_children(), [], {}, {}, []
-    spawn, ready, more = multiprocessing.get_context("spawn"), iter(tasks) if ready is None else ready, True
+    failed, which stop no other. None starts after so many hours. Interrupted, it ends the processes that it started."""
+    start, others, waiting, running, found, failed = monotonic(), multiprocessing.active_children(), list(tasks), {}, {}, []
+    spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, spawn, begin) as pool, tqdm(total=len(tasks), unit="run") as bar:
         try:
             while True:
-                while more and (name := next(ready, END)) is not None:
-                    more = name is not END
-                    waiting += [name] if more else []
                 while waiting and len(running) < jobs and monotonic() - start < 3600 * hours:
                     name = waiting.pop(0)
                     running[pool.submit(work, tasks[name])] = name
-                if not running and not more:
+                if not running:
                     return found, failed
-                for task in wait(running, 0 if more else None, FIRST_COMPLETED).done:
+                for task in wait(running, return_when=FIRST_COMPLETED).done:
                     name, error = running.pop(task), task.exception()
                     bar.set_postfix_str(name, refresh=False)
                     bar.update()
@@ -273,7 +259,7 @@ def side_by_side(work, tasks: dict, jobs: int, hours: float = math.inf, ready: I
                     failed.append(name)
                     tqdm.write(f"{name}: {str(error) or type(error).__name__}")
                     if isinstance(error, BrokenExecutor):  # a process was killed, for its memory say: no other can start
-                        waiting, more = [], False
+                        waiting = []
         except KeyboardInterrupt:
             for process in multiprocessing.active_children():
                 if process not in others:

@@ -1,9 +1,9 @@
 """What came out of the runs behind chapters 8 and 9: what a chapter reads of it, and whether it is still what the code
 computes.
 
-There are two grids. The old one, results.json, is 157 runs of dense decoders on 50 people (generator version 1), which the
-chapters show: `read()`, `select()`. The new one, a file a run in published/runs, is what `grid.py` is filling: `runs()`. When
-it is complete, the chapters read it alone, and the old one goes.
+There are two grids. The old one, results.json, is 157 runs of dense decoders on 50 people (generator version 1), of which
+chapter 9 shows the sweeps: `read()`, `select()`. The new one, a file a run in published/runs, is what `grid.py` is filling,
+and chapter 8 reads its main table: `runs()`. When it is complete, chapter 9 reads it too, and the old one goes.
 """
 import hashlib
 import json

@@ -77,9 +77,9 @@ def read_out(images: Tensor, factors: dict[str, Tensor], iterations: int = 6000,
              progress: bool = True) -> tuple[ReadOut, dict[str, float]]:
     """A `ReadOut` trained on nine tenths of these real images, and its error on the rest: the ceiling of what it says.
 
-    images: uint8 (N, H, W), on the device that trains it. factors: {factor: (N,)}, identities 0 to their number - 1, angles in degrees. The errors:
-    mean absolute ones of the angles, degrees, and the accuracy of "identity". Every other batch is blurred a little, as
-    what a decoder makes is.
+    images: uint8 (N, H, W), on the device that trains it. factors: {factor: (N,)}, identities 0 to their number - 1, angles
+    in degrees. The errors: mean absolute ones of the angles, degrees, and the accuracy of "identity". Every other batch is
+    blurred a little, as what a decoder makes is.
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(images), generator=generator)
