@@ -2,7 +2,11 @@
 
 python book/build.py execute [--profile cpu]    -> _build/executed/cpu/NAME.ipynb, only what has changed
 python book/build.py site [--profile cpu]       -> _build/html (any other profile: _build/html-PROFILE)
+python book/build.py pages [--profile cpu]      -> _build/pages, what is published: a site that is whole, and the PDF
 python book/build.py serve [--profile cpu]      shows the site in a browser
+
+Killed at any moment and started again, each gives what it would have given: a file is written beside its name and renamed,
+a folder is made elsewhere and renamed, and what says that it is up to date is the last thing written into it.
 """
 
 import argparse
@@ -17,8 +21,13 @@ import subprocess
 import sys
 import webbrowser
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib.metadata import version
+from xml.sax.saxutils import escape
 
-from check import ROOT, executed_dir, html_dir, notebooks, read_notebook
+import yaml
+
+import colab
+from check import ROOT, executed_dir, html_dir, notebooks, problems, read_notebook, toc_entries
 from stage import stage, write_text
 
 # of the bundled MathJax, what a page can ask for
@@ -104,7 +113,7 @@ def execute(profile):
     from tqdm.auto import tqdm
 
     print(f"notebooks: executing {len(stale)} of {len(everything)} in profile {profile}", flush=True)
-    mmvae.profile(profile).pairs("train")  # render the data once, before two kernels would
+    _ = mmvae.profile(profile).data_file  # render the data once, before two kernels would
     failures = []
     workers = {"max_workers": min(2, os.cpu_count() or 1), "mp_context": multiprocessing.get_context("spawn")}
     with tqdm(total=len(stale), unit="notebook", desc="notebooks", dynamic_ncols=True) as total:
@@ -124,18 +133,47 @@ def execute(profile):
 # ---------------------------------------------------------------- site
 
 
+def check_jupyter_book():
+    """SystemExit, in a sentence, if Jupyter Book is not of version 1: version 2 is another program."""
+    found = version("jupyter-book")
+    if not found.startswith("1."):
+        sys.exit(f"jupyter-book: found {found}, expected 1.x, which reads _config.yml and Sphinx's extensions as this book has "
+                 "them; `make env` installs the tested one, and CONTRIBUTING.md says what a move to 2 would take")
+
+
+def put_in_place(html, out):
+    """Folder `html` becomes `out`. What was there is renamed before it is removed, so that `out` is whole or absent."""
+    old = html.with_name(f"{html.name}.old")
+    shutil.rmtree(old, ignore_errors=True)  # of one that was killed here
+    if out.exists():
+        out.replace(old)
+    html.replace(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def add_for_publishing(html, address):
+    """Into folder `html`: what a host and a search engine read. address: where the site will be (str)."""
+    (html / ".nojekyll").touch()  # GitHub Pages: take files and folders that begin with _ as they are
+    pages = "".join(f"<url><loc>{escape(f'{address}{page}.html')}</loc></url>\n" for page in toc_entries())
+    space = "http://www.sitemaps.org/schemas/sitemap/0.9"
+    write_text(html / "sitemap.xml", f'<?xml version="1.0" encoding="utf-8"?>\n<urlset xmlns="{space}">\n{pages}</urlset>\n')
+    write_text(html / "robots.txt", f"User-agent: *\nAllow: /\nSitemap: {address}sitemap.xml\n")
+
+
 def site(profile):
     """Build the HTML, warnings being errors, and put it in place only if the build succeeded."""
+    check_jupyter_book()
     source, work, out = ROOT / "_build/site" / profile, ROOT / "_build/work" / profile, html_dir(profile)
+    shutil.rmtree(work, ignore_errors=True)  # what one that was killed left
     stage(profile, source)
     key = digest(
         [p for p in sorted(source.rglob("*")) if p.is_file()]
         + sorted((ROOT / "mmvae").rglob("*.py"))  # their docstrings are pages
-        + [ROOT / "constraints.txt", ROOT / "book/build.py"]
+        + [ROOT / "constraints.txt", ROOT / "book/build.py", ROOT / "book/colab.py", *notebooks()],
+        root=ROOT,
     )
     stamp = out / ".site-hash"
     if not (stamp.exists() and stamp.read_text() == key):
-        shutil.rmtree(work, ignore_errors=True)
         print("site: building", flush=True)
         command = [
             sys.executable,
@@ -158,11 +196,28 @@ def site(profile):
         for path in mathjax.rglob("*"):  # 24 MB; keep what a page can ask for
             if path.is_file() and not path.relative_to(mathjax).as_posix().startswith(MATHJAX):
                 path.unlink()
+        config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+        colab.write(html)
+        add_for_publishing(html, config["html"]["baseurl"])
         write_text(html / ".site-hash", key)
-        shutil.rmtree(out, ignore_errors=True)
-        html.replace(out)
+        put_in_place(html, out)
         shutil.rmtree(work)
     print(f"site: {out.relative_to(ROOT)}/index.html")
+
+
+def pages(profile):
+    """Copy the site, if it is whole, to _build/pages, and the PDF beside it where one was made."""
+    if found := problems(profile):
+        sys.exit("pages: the site is not whole, nothing is published:\n  " + "\n  ".join(found))
+    work, out = ROOT / "_build/work/pages", ROOT / "_build/pages"
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.copytree(html_dir(profile), work)
+    for path in sorted((ROOT / "_build/latex").glob("*.pdf")):
+        shutil.copy(path, work)
+    put_in_place(work, out)
+    made = sorted(path for path in out.rglob("*") if path.is_file())
+    size, count = sum(path.stat().st_size for path in made) / 2**20, len([p for p in made if p.suffix == ".html"])
+    print(f"pages: {count} pages, {len(made)} files, {size:.0f} MB in {out.relative_to(ROOT)}")
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
@@ -187,10 +242,10 @@ def serve(profile):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("command", choices=("execute", "site", "serve"))
+    parser.add_argument("command", choices=("execute", "site", "pages", "serve"))
     parser.add_argument("--profile", default="cpu", choices=("smoke", "cpu", "gpu"))
     args = parser.parse_args()
-    {"execute": execute, "site": site, "serve": serve}[args.command](args.profile)
+    {"execute": execute, "site": site, "pages": pages, "serve": serve}[args.command](args.profile)
 
 
 if __name__ == "__main__":

@@ -84,6 +84,22 @@ def page_problems(path):
     return found
 
 
+ON_EVERY_PAGE = ('<link rel="canonical" href="', '<meta property="og:title" ', '<meta property="og:image" ',
+                 '<meta name="description" ')
+
+
+def published_problems(html, pages):
+    """What a host, a search engine or a preview of a link would miss in the site in folder `html` (list of str)."""
+    found = [f"{name}: not there" for name in (".nojekyll", "404.html", "robots.txt") if not (html / name).exists()]
+    listed = (html / "sitemap.xml").read_text(encoding="utf-8") if (html / "sitemap.xml").exists() else ""
+    for page in pages:
+        text = (html / f"{page}.html").read_text(encoding="utf-8") if (html / f"{page}.html").exists() else ""
+        missing = [tag for tag in ON_EVERY_PAGE if tag not in text]
+        found += [f"{page}: no {', no '.join(missing)}"] if text and missing else []
+        found += [] if f"/{page}.html</loc>" in listed else [f"sitemap.xml: {page} is not in it"]
+    return found
+
+
 def notebook_problems(source, executed):
     """What is wrong with an executed notebook, given the path of its source (list of str)."""
     if not executed.exists():
@@ -131,6 +147,7 @@ def problems(profile, root=ROOT):
     found += [f"notebooks/{s.name}: not in _toc.yml" for s in sources if f"notebooks/{s.stem}" not in pages]
     for page in pages:
         found += [f"{page}: {what}" for what in page_problems(html / f"{page}.html")]
+    found += published_problems(html, pages) if html.exists() else []
     for source in sources:
         wrong = notebook_problems(source, executed_dir(profile, root) / source.name)
         page = html / "notebooks" / f"{source.stem}.html"

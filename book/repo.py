@@ -1,8 +1,9 @@
-"""Set the repository's address everywhere: badges, setup cells, configuration, citation.
+"""Set the repository's address everywhere: badges, setup cells, configuration, citation; and with it the site's.
 
     python book/repo.py https://github.com/owner/name
 
-The one place that holds it is [project.urls] Repository in pyproject.toml; every other copy is rewritten.
+The one place that holds it is [project.urls] Repository in pyproject.toml; every other copy is rewritten. The site is where
+GitHub Pages puts it, https://owner.github.io/name/.
 """
 
 import re
@@ -17,8 +18,13 @@ FILES = (
     "CITATION.cff",
     "README.md",
     "notebooks/*.ipynb",
-    "book/*.md",
+    "book/**/*.md",
     "mmvae/**/*.py",
+    "*.md",
+    ".github/**/*.md",
+    ".github/**/*.yml",
+    ".devcontainer/*",
+    ".binder/*",
 )
 
 
@@ -27,6 +33,12 @@ def address(root=ROOT):
     return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"][
         "Repository"
     ]
+
+
+def site(url):
+    """Where GitHub Pages puts the site of a repository: https://owner.github.io/name (str)."""
+    owner, name = url.removeprefix("https://github.com/").split("/")
+    return f"https://{owner}.github.io/{name}"
 
 
 def set_address(url, root=ROOT):
@@ -41,9 +53,13 @@ def set_address(url, root=ROOT):
     pairs = [
         (old, url),
         (old.replace("https://github.com/", "github/"), url.replace("https://github.com/", "github/")),
+        (old.replace("https://github.com/", "gh/"), url.replace("https://github.com/", "gh/")),  # Binder's
+        (site(old), site(url)),
+        *((f"{before}{old.rpartition('/')[2]}", f"{before}{url.rpartition('/')[2]}")
+          for before in (" && cd ", "notfound_urls_prefix: /")),
     ]
     changed = []
-    for path in sorted(path for pattern in FILES for path in root.glob(pattern)):
+    for path in sorted({path for pattern in FILES for path in root.glob(pattern) if path.is_file()}):
         text = new = path.read_text(encoding="utf-8")
         for before, after in pairs:
             new = re.sub(re.escape(before) + r"(?![\w-])", lambda _, after=after: after, new)

@@ -172,7 +172,7 @@ def stage(profile, target):
         folder = executed_dir(profile).relative_to(ROOT)
         sys.exit(f"{folder}: not executed yet: {', '.join(missing) or 'any notebook'}")
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(ROOT / "book", target / "book", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    shutil.copytree(ROOT / "book", target / "book", ignore=shutil.ignore_patterns("*.py", "__pycache__", "paper"))
     shutil.copy(ROOT / "book/ext/api.py", target / "book/ext")
     stage_widgets(profile, target / "widgets")
     (target / "benchmarks").mkdir(exist_ok=True)

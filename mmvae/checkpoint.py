@@ -6,6 +6,7 @@ by another run is named and refused, and the one before it is used.
 """
 import hashlib
 import json
+import os
 import platform
 import sys
 from contextlib import contextmanager
@@ -15,13 +16,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from . import behaviour
+from . import behaviour, strict
 from .files import checkpoints_in as _checkpoints, write_atomically
 from .observed import joined
+
+LIMIT = 2 ** 32  # bytes of a checkpoint, where it is not known what it should hold
+MOMENTS = "step", "exp_avg", "exp_avg_sq"  # of Adam
+RUN = {"settings": dict, "model": dict, "data": str}
+META = {"iteration": range(2 ** 53), "seconds": strict.number(0), "run": RUN,
+        "machine": {str: (str, bool, int, float, [int])}}
+SETTINGS = RUN | {"versions": {str: str}, "machine?": META["machine"], "behaviour": {str: list}}
 
 
 @dataclass(frozen=True)
@@ -55,30 +62,50 @@ def unpack(data: bytes, run: dict, weights: dict[str, Tensor]) -> Checkpoint:
 
     run: whose checkpoint it must be. weights: a `state_dict` that its "model.*" must fit.
     """
-    try:
-        tensors = load(data)
-        header = 8 + int.from_bytes(data[:8], "little")  # safetensors: its length, a JSON header, the tensors' bytes
-        meta = json.loads(data[8:header])["__metadata__"]
-        digest = meta.pop("sha256")
-        found = Checkpoint(**{k: json.loads(v) for k, v in meta.items()}, tensors=tensors)
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as e:
-        raise ValueError(f"not a whole checkpoint of mmvae.fit ({type(e).__name__}: {e})") from e
-    if digest != _digest(meta, tensors):
-        raise ValueError("not a whole checkpoint: its content is not that of its SHA-256")
+    found = _unpacked(data)
     if changed := difference(found.run, run):
         raise ValueError(f"a checkpoint of another run ({changed})")
     theirs = {k: tuple(v.shape) for k, v in found.part("model").items()}
     if changed := changes(theirs, {k: tuple(v.shape) for k, v in weights.items()}):
         raise ValueError(f"a checkpoint of another model ({changed})")
+    strict.same_kind(found.part("model"), {k: v.dtype for k, v in weights.items()})
     return found
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        return strict.read(path, limit, strict.begins)
+    except ValueError as e:
+        raise ValueError(f"not a whole checkpoint of mmvae.fit ({e})") from e
+
+
+def _unpacked(data: bytes) -> Checkpoint:
+    """A checkpoint of any run; raises ValueError for what is none."""
+    try:
+        meta, tensors = strict.tensors(data)
+        digest = meta.pop("sha256", None)
+        told = strict.check({k: strict.loads(v, finite=False) for k, v in meta.items()}, META)
+    except ValueError as e:
+        raise ValueError(f"not a whole checkpoint of mmvae.fit ({e})") from e
+    if digest != _digest(meta, tensors):
+        raise ValueError("not a whole checkpoint: its content is not that of its SHA-256")
+    last = told["run"]["settings"].get("iterations", told["iteration"])
+    if isinstance(last, int) and told["iteration"] > last:
+        raise ValueError(f"a checkpoint after {told['iteration']} iterations of {last}")
+    return Checkpoint(**told, tensors=tensors)
 
 
 def keep(run_dir: Path, checkpoint: Checkpoint):
     """Write a checkpoint, then remove all but it and the one before it."""
-    path = run_dir / f"checkpoint-{checkpoint.iteration:08d}.safetensors"
+    path = named(run_dir, checkpoint.iteration)
     write_atomically(path, pack(checkpoint))
     for old in [p for p in _checkpoints(run_dir) if p.name <= path.name][:-2]:
         old.unlink()
+
+
+def named(run_dir: Path, iteration: int) -> Path:
+    """The file of the checkpoint after so many iterations."""
+    return run_dir / f"checkpoint-{iteration:08d}.safetensors"
 
 
 def newest(run_dir: Path, run: dict, weights: dict[str, Tensor]) -> Checkpoint | None:
@@ -87,9 +114,13 @@ def newest(run_dir: Path, run: dict, weights: dict[str, Tensor]) -> Checkpoint |
     Arguments as of `unpack`. Raises ValueError if there are checkpoints, but not one that can be used.
     """
     paths = _checkpoints(run_dir)[::-1]
+    limit = 16 * strict.MIB + 4 * sum(v.nbytes for v in weights.values())  # they, two moments of Adam, and the rest
     for path in paths:
         try:
-            return unpack(path.read_bytes(), run, weights)
+            found = unpack(_read(path, limit), run, weights)
+            if path != named(run_dir, found.iteration):
+                raise ValueError(f"it is that of iteration {found.iteration}")
+            return found
         except (ValueError, OSError) as e:
             print(f"{path}: refused: {e}", file=sys.stderr)
     if paths:
@@ -99,20 +130,25 @@ def newest(run_dir: Path, run: dict, weights: dict[str, Tensor]) -> Checkpoint |
 
 
 def settings_of(run_dir: Path) -> dict:
-    """settings.json: "settings", "model", "data", "versions", "machine", "behaviour". Raises FileNotFoundError without one,
-    ValueError if damaged."""
+    """settings.json: "settings", "model", "data", "versions", "machine", "behaviour". A damaged one is named on stderr, and
+    the newest whole checkpoint says the same, all but the behaviour, which is then empty. Raises FileNotFoundError without
+    one, ValueError if it is damaged and there is no such checkpoint."""
     path = run_dir / "settings.json"
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{run_dir}: no settings.json; expected a folder that `mmvae.fit` wrote")
     try:
-        record = json.loads(path.read_bytes())
-        if not all(isinstance(record[k], t) for k, t in (("settings", dict), ("model", dict), ("data", str),
-                                                              ("versions", dict), ("behaviour", dict))):
-            raise ValueError("settings, model, data, versions or behaviour are not what they should be")
-        return record
-    except (ValueError, KeyError, TypeError) as e:
-        raise ValueError(f"{path}: damaged ({type(e).__name__}: {e}); without it, training goes on if it is started "
-                         "with the settings of the checkpoints") from e
+        return strict.check(strict.loads(strict.read(path, 16 * strict.MIB), finite=False), SETTINGS)
+    except ValueError as e:
+        for kept in _checkpoints(run_dir)[::-1]:
+            try:
+                found = _unpacked(_read(kept, LIMIT))
+            except (ValueError, OSError):
+                continue
+            print(f"{path}: damaged ({e}); {kept.name} says the same", file=sys.stderr)
+            known = versions()
+            return found.run | {"versions": {k: v for k, v in found.machine.items() if k in known}, "behaviour": {},
+                                "machine": {k: v for k, v in found.machine.items() if k not in known}}
+        raise ValueError(f"{path}: damaged ({e}), and no whole checkpoint says the same; move it away to train anew") from e
 
 
 def about(model: nn.Module) -> dict:
@@ -152,17 +188,18 @@ def load_run(run_dir: str | Path, model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-def refuse_other(run_dir: Path, run: dict, now: dict[str, list[float]]):
+def refuse_other(run_dir: Path, run: dict, now: dict[str, list[float]]) -> bool:
     """Refuse a folder that holds another run, or one whose code computed other numbers than it does `now`, as
-    `behaviour.of_training` says them: ValueError with the difference."""
+    `behaviour.of_training` says them: ValueError with the difference. Else whether there is a whole settings.json."""
     if not (run_dir / "settings.json").exists():
-        return
+        return False
     found = settings_of(run_dir)
     if changed := difference(found, run):
         raise ValueError(f"{run_dir}: holds a run with other settings, model or data ({changed})")
-    if wrong := behaviour.moved(found["behaviour"], now):
+    if found["behaviour"] and (wrong := behaviour.moved(found["behaviour"], now)):
         raise ValueError(f"{run_dir}: holds a run of code that computed something else ({'; '.join(wrong[:3])}); "
                          "train anew in another folder")
+    return bool(found["behaviour"])
 
 
 def state_of(model: nn.Module, optimiser: torch.optim.Optimizer, generator: torch.Generator) -> dict[str, Tensor]:
@@ -176,17 +213,31 @@ def state_of(model: nn.Module, optimiser: torch.optim.Optimizer, generator: torc
 
 
 def restore(found: Checkpoint, model: nn.Module, optimiser: torch.optim.Optimizer, generator: torch.Generator):
-    """The reverse of `state_of`. On another kind of device random states do not fit: it goes on with new numbers."""
-    model.load_state_dict(found.part("model"))
+    """The reverse of `state_of`. On another kind of device random states do not fit: it goes on with new numbers. Raises
+    ValueError for moments of other shapes than the weights', and for states that are none."""
+    shapes = [{k: () if k == "step" else tuple(p.shape) for k in MOMENTS} for p in model.parameters()]
+    expected = {f"{i}.{k}": shape for i, of in enumerate(shapes) for k, shape in of.items()}
+    theirs, random = found.part("adam"), found.part("random")
+    for key in dict.fromkeys([*theirs, *(f"{k.split('.')[0]}.{name}" for k in theirs for name in MOMENTS)]):
+        value = theirs.get(key)
+        if value is None or expected.get(key) != value.shape or not (value.is_floating_point() and value.isfinite().all()):
+            raise ValueError(f"adam.{key}: found {'none' if value is None else tuple(value.shape)}, expected finite numbers "
+                             f"of shape {expected.get(key, 'none')}, as the model's weights; move this checkpoint away")
     state: dict[int, dict[str, Tensor]] = {}
-    for key, value in found.part("adam").items():
+    for key, value in theirs.items():
         i, name = key.split(".")
         state.setdefault(int(i), {})[name] = value
+    model.load_state_dict(found.part("model"))
     optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
     for name, ours in (("noise", _noise(generator)), ("batches", generator)):
-        theirs = found.part("random")[name]
-        if theirs.shape == ours.get_state().shape:
-            ours.set_state(theirs)
+        value = random.get(name, torch.empty(0))
+        if value.dtype != torch.uint8 or value.dim() != 1:
+            raise ValueError(f"random.{name}: found {value.dtype} of shape {tuple(value.shape)}, expected bytes")
+        if value.shape == ours.get_state().shape:
+            try:
+                ours.set_state(value)
+            except RuntimeError as e:
+                raise ValueError(f"random.{name}: found bytes that are no state of a random generator ({e})") from e
         else:
             ours.manual_seed(found.run["settings"]["seed"] + found.iteration)  # not the numbers of the start again
 
@@ -201,7 +252,10 @@ def _noise(generator: torch.Generator) -> torch.Generator:
 @contextmanager
 def lock(run_dir: Path):
     """One process at a time trains in a folder; what a killed one was writing is removed. Makes the folder."""
+    if os.path.lexists(run_dir) and not run_dir.is_dir():
+        raise NotADirectoryError(f"{run_dir}: found a file, expected a folder, or none")
     run_dir.mkdir(parents=True, exist_ok=True)
+    strict.replaceable(run_dir / ".lock")
     try:
         with FileLock(run_dir / ".lock", timeout=0):  # the system opens it when the process ends, however it ends
             for name in ("checkpoint-*", "settings.json", "log.csv"):

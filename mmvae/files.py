@@ -6,13 +6,20 @@ from pathlib import Path
 
 import numpy as np
 
+from . import strict
+
+LOG = 256 * strict.MIB  # the longest log.csv that is read
+
 
 def write_atomically(path: Path, data: bytes):
-    """The file is complete or absent, also after a power cut: a temporary name, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """The file is complete or absent, also after a power cut: a temporary name, fsync, rename, fsync of the folder. Of two
+    that write it at once one wins, whole. Raises FileExistsError for a path that is a device, a pipe, a link or a folder,
+    none of which is replaced, and FileNotFoundError without a folder."""
+    strict.replaceable(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     with writing(path):
         try:
-            with open(temporary, "wb") as f:
+            with open(temporary, "xb") as f:
                 f.write(data)
                 f.flush()
                 os.fsync(f.fileno())
@@ -25,6 +32,24 @@ def write_atomically(path: Path, data: bytes):
                 os.fsync(folder)
             finally:
                 os.close(folder)
+
+
+def tidy(path: Path):
+    """Remove what processes that are gone have left of writing this file."""
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        pid = leftover.name.removeprefix(f".{path.name}.").split(".")[0]
+        if not (pid.isdecimal() and os.name == "posix" and _alive(int(pid))):
+            leftover.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return pid != os.getpid()
 
 
 @contextmanager
@@ -89,7 +114,7 @@ def read_log(run_dir: str | Path) -> dict[str, np.ndarray]:
 
 def _rows(path: Path) -> tuple[list[str], list[list[str]], int]:
     """The columns, the rows before the first that is damaged, and the number of its line (0: none is)."""
-    lines = path.read_text(errors="replace").split("\n")[:-1]  # what has no line end is not a whole row
+    lines = strict.read(path, LOG).decode(errors="replace").split("\n")[:-1]  # what has no line end is not a whole row
     columns, rows = lines[0].split(",") if lines else [], []
     for number, line in enumerate(lines[1:], 2):
         cells = line.split(",")

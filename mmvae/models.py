@@ -97,12 +97,12 @@ class MultiModalVAE(nn.Module):
             elbo = self.elbo(x, posteriors[subset], subset, weight)
             if rows is not None:
                 elbo = {k: torch.where(rows, v, torch.zeros_like(v)) for k, v in elbo.items()}
-            terms |= {f"{joined(subset)}.{k}": v for k, v in elbo.items()}
+            terms.update({f"{joined(subset)}.{k}": v for k, v in elbo.items()})  # torch 2.4 compiles no |
             terms["total"] = terms["total"] - elbo["elbo"]
         if cross is not None:
             with torch.set_grad_enabled(torch.is_grad_enabled() and cross > 0):  # at 0 it is only watched
                 swapped = self.cross_reconstruction(x, {s[0]: q for s, q in posteriors.items() if len(s) == 1}, masks)
-            terms |= {f"cross.reconstruction.{m}": r for m, r in swapped.items()}
+            terms.update({f"cross.reconstruction.{m}": r for m, r in swapped.items()})
             terms["total"] = terms["total"] + cross * sum(_weighed(weight, m, r) for m, r in swapped.items())
         return terms
 
@@ -112,7 +112,7 @@ class MultiModalVAE(nn.Module):
         terms = {f"reconstruction.{m}": -observed.log_prob(self, m, decoded[m], x[m]) for m in subset}
         log_p = -sum(_weighed(weight, m, terms[f"reconstruction.{m}"]) for m in subset)
         kl = {f"kl.{block}": g.kl() for block, g in q.items()}
-        return terms | kl | {"elbo": log_p - sum(kl.values())}
+        return {**terms, **kl, "elbo": log_p - sum(kl.values())}
 
     def cross_reconstruction(self, x: Data, single: dict[str, Posterior], masks: Data) -> dict[str, Tensor]:
         """-E[log p_m(x_m | z_m, z_S)] with z_m from the posterior of x_m, but z_S from that of another modality: the swap
@@ -166,7 +166,7 @@ class MultiModalVAE(nn.Module):
     @property
     def like(self) -> Tensor:
         """A tensor of the model's dtype and device."""
-        return next(chain(self.parameters(), self.buffers()), torch.zeros(()))
+        return next(chain(self.parameters(), self.buffers(), [torch.zeros(())]))
 
     def check(self, x: Data, present: dict[str, Tensor] | None = None, values: bool = True) -> tuple[Data, Data]:
         """What of x was observed, and the masks that say where: `observed.check`."""

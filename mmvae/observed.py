@@ -173,7 +173,7 @@ def cases(model, x: Data, masks: Data, subsets: Sequence[Subset]) -> list[tuple[
     every = dict.fromkeys(wholes) | dict.fromkeys(tuple(m for m in A if m not in gone) for A in wholes
                                                   for gone in all_subsets([m for m in A if m in masks]))
     found = []
-    for B in filter(None, every):
+    for B in [A for A in every if A]:
         refuse_unseen(model, B)
         found.append((B, _rows(B, wholes, masks) if masks else None))
     return found

@@ -140,9 +140,9 @@ def _train(model: MultiModalVAE, settings: Settings, rows: Rows, run_dir: Path, 
     first, before = distributed.rank() == 0, b""
     if first:
         extra["behaviour"] = behaviour_of(model, settings)
-        checkpoint.refuse_other(run_dir, run, extra["behaviour"])
+        there = checkpoint.refuse_other(run_dir, run, extra["behaviour"])
         found = checkpoint.newest(run_dir, run, model.state_dict())
-        if not (run_dir / "settings.json").exists():
+        if not there:
             write_atomically(run_dir / "settings.json", json.dumps(run | extra, indent=1).encode())
         if found is None:  # the weights that the caller gave are part of the run
             checkpoint.keep(run_dir, found := now(0, 0.0))

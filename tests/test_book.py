@@ -24,7 +24,7 @@ import stage  # noqa: E402
 from mmvae.show.widgets import bundle  # noqa: E402
 
 NOTEBOOKS = check.notebooks()
-PAGES = sorted((ROOT / "book").rglob("*.md"))
+PAGES = sorted(path for path in (ROOT / "book").rglob("*.md") if path.parent.name != "paper")
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -80,7 +80,7 @@ def test_first_cells(path):
     title, url = source(nb["cells"][0]), repo.address()
     colab = f"https://colab.research.google.com/{url.removeprefix('https://').replace('.com', '')}"
     assert re.match(r"# \S", title) and ":class: goals" in title and re.search(r"\d+ minutes", title)
-    assert f"({colab}/blob/main/notebooks/{path.name})" in title
+    assert f"({colab}/blob/gh-pages/colab/{path.name})" in title  # the copy beside the site: book/colab.py
     [setup], [parameters] = tagged(nb, "setup"), tagged(nb, "parameters")
     assert f"git+{url}" in source(setup) and "google.colab" in source(setup)
     assert source(parameters).startswith('PROFILE = ""')
@@ -175,6 +175,7 @@ def test_constraints_satisfy_the_floors():
     wanted = [
         *project["dependencies"],
         *project["optional-dependencies"]["book"],
+        *project["optional-dependencies"]["lab"],
         *project["optional-dependencies"]["test"],
     ]
     for line in wanted:
@@ -213,22 +214,25 @@ def test_no_paths_of_a_machine():
 
 
 def test_repo_address_is_set_everywhere(tmp_path):
-    for name in ("pyproject.toml", "_config.yml", "CITATION.cff", "README.md"):
-        if (ROOT / name).exists():
-            shutil.copy(ROOT / name, tmp_path)
-    for folder in ("notebooks", "book", "mmvae"):
+    for path in ROOT.iterdir():
+        if path.is_file() and not path.name.startswith("."):
+            shutil.copy(path, tmp_path)
+    for folder in ("notebooks", "book", "mmvae", ".github", ".binder", ".devcontainer"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     old = repo.address(tmp_path)
     assert repo.set_address("https://github.com/some-one/else.where.git/", tmp_path)
     assert repo.address(tmp_path) == "https://github.com/some-one/else.where"
-    trace = re.compile(old.removeprefix("https://github.com/"))
+    owner, name = old.removeprefix("https://github.com/").split("/")
+    trace = re.compile(rf"{owner}/{name}|{owner}\.github|cd {name}\b|^ *notfound_urls_prefix: /{name}/", re.M)
+    assert "&& cd else.where\n" in (tmp_path / "README.md").read_text() + "\n"
+    assert repo.site(repo.address(tmp_path)) == "https://some-one.github.io/else.where"
     for path in tmp_path.rglob("*"):
         if path.is_file():
             assert not trace.search(path.read_text(encoding="utf-8", errors="ignore")), path.relative_to(
                 tmp_path
             )
     assert repo.set_address(old, tmp_path)
-    for name in ("pyproject.toml", "_config.yml"):
+    for name in ("pyproject.toml", "_config.yml", "README.md", ".github/ISSUE_TEMPLATE/config.yml"):
         assert (tmp_path / name).read_text() == (ROOT / name).read_text()
     with pytest.raises(ValueError, match="expected https://github.com/owner/name"):
         repo.set_address("gitlab.com/a/b", tmp_path)
@@ -237,7 +241,8 @@ def test_repo_address_is_set_everywhere(tmp_path):
 # ---------------------------------------------------------------- the check, on tiny sites
 
 PICTURE = {"output_type": "display_data", "metadata": {}, "data": {"image/png": "iVBORw0KGgo="}}
-PAGE = "<html><body><article><h1>Title</h1><p>" + "word " * 30 + "</p></article></body></html>"
+HEAD = "".join(f'{tag}https://x">' for tag in check.ON_EVERY_PAGE)
+PAGE = f"<html><head>{HEAD}</head><body><article><h1>Title</h1><p>" + "word " * 30 + "</p></article></body></html>"
 
 
 def notebook_file(path, count=None, outputs=()):
@@ -265,6 +270,9 @@ def tiny(tmp_path):
         path = tmp_path / f"_build/html-smoke/{page}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(PAGE)
+    for name in (".nojekyll", "404.html", "robots.txt"):
+        (tmp_path / "_build/html-smoke" / name).touch()
+    (tmp_path / "_build/html-smoke/sitemap.xml").write_text("<loc>a/book/intro.html</loc><loc>a/notebooks/01_a.html</loc>")
     return tmp_path
 
 
@@ -283,7 +291,8 @@ def test_check_fails_an_empty_build(tiny):
     "text, says",
     [
         (None, "there is no page"),
-        ("<article></article>", "the page is empty"),
+        (HEAD + "<article></article>", "the page is empty"),
+        (PAGE.replace("og:image", "image"), 'no <meta property="og:image"'),
         (PAGE.replace("</p>", "<span>Traceback</span> (most recent call last)</p>"), "a traceback"),
         (PAGE + '<script src="https://cdn.example/x.js"></script>', "https://cdn.example/x.js"),
         (PAGE + '<link rel="stylesheet" href="//fonts.example/f.css">', "//fonts.example/f.css"),

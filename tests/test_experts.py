@@ -1,4 +1,6 @@
 """experts.py: what each expert claims to know, by hand; and latents sorted by who speaks of them."""
+import math
+
 import pytest
 import torch
 
@@ -38,6 +40,27 @@ def test_experts_are_compared_by_hand(name, pairs):
     model = mmvae.MODELS[name](size=16)
     found = evaluate.experts(model, pairs, n=100, seed=3)
     is_by_hand(found, model, pairs.sample(100, torch.Generator().manual_seed(3))[0], IT)
+
+
+def test_exact_posteriors_of_one_model_are_calibrated():
+    """eq-mumo-ratio and eq-mumo-chain, in a linear-Gaussian model with one shared latent: all about it is known."""
+    g, noise = torch.Generator().manual_seed(0), {"I": 0.5, "T": 1.0}
+    z = torch.randn(400_000, 1, generator=g, dtype=torch.float64)
+    x = {m: z + s * torch.randn(z.shape, generator=g, dtype=torch.float64) for m, s in noise.items()}
+
+    def exact(*seen):  # precision 1 + sum of 1 / noise^2
+        precision = torch.full_like(z, 1 + sum(noise[m] ** -2 for m in seen))
+        return mmvae.Gaussian(sum(x[m] * noise[m] ** -2 for m in seen) / precision, -precision.log())
+
+    for m in IT:
+        found = {k: v.mean().item() for k, v in evaluate.calibration(exact(*IT), exact(m)).items()}
+        assert found["ratio"] == pytest.approx(1, abs=0.01)
+        information = 0.5 * math.log(6.0 / (1 + noise[m] ** -2))  # of z and the other one, given x_m
+        assert [found["kl"], found["promised"]] == pytest.approx([information] * 2, abs=0.005)
+    vague = evaluate.calibration(exact(*IT), mmvae.Gaussian(exact("I").mu, exact("I").logvar + 1))  # not the exact one
+    assert vague["ratio"].mean() == pytest.approx(math.exp(-1), abs=0.01)
+    with pytest.raises(ValueError, match="single: found means of shape"):
+        evaluate.calibration(exact(*IT), mmvae.prior(2, 3))
 
 
 @pytest.mark.parametrize("gaps", [False, True])

@@ -89,7 +89,7 @@ def test_the_page_computes_the_same():
     code = "".join((widgets.JS / f"{name}.js").read_text() for name in ("common", "draw", "explorables"))
     code += f"""const out = {json.dumps(VALUES)}.flatMap((values) => [true, false].map((prior) => {{
       const {{ shares, ...made }} = combine(values, prior), at = (parts) => [-1, 0, 0.7].map((z) => density(parts, z));
-      const numbers = from(Object.keys(made), (k) => [...moments(made[k]), ...at(made[k])]);
+      const numbers = from(Object.keys(made), (k) => [...meanAndSd(made[k]), ...at(made[k])]);
       return [shares, numbers, verdict(values, {{ shares, ...made }})];
     }}));
     console.log(JSON.stringify(out));"""
@@ -388,3 +388,41 @@ def test_in_the_page_a_dearer_rate_buys_a_wider_posterior(tab):
         tab.get_by_text("go to the cheapest width").click()
         best.append(tab.eval_on_selector("[data-slider=width]", "s => +s.value"))
     assert best == sorted(best)
+
+
+HEARD = """async ([esm, config, state, png]) => {  // a module as a front end loads it; a kernel tells what a callback printed
+    const listeners = {}, { default: widget } = await import(URL.createObjectURL(new Blob([esm], { type: "text/javascript" })));
+    const el = document.body.appendChild(document.createElement("div"));
+    const model = { get: (name) => ({ config, ...state })[name], set() {}, save_changes() {},
+        on(event, listener) { (listeners[event] ??= []).push(listener) } };
+    const send = (message) => listeners["msg:custom"].forEach((listener) => listener(message, []));
+    await widget.render({ model, el });
+    const before = el.lastElementChild.hidden;
+    for (let k = 0; k < 30; k++) send({ told: `line ${k}\\n`, pictures: [] });
+    send({ told: "<b>text</b>\\n", pictures: [png] });
+    send({ asset: "another", error: "of another kind" });
+    const area = el.lastElementChild;
+    return [before, area.hidden, area.textContent, area.querySelectorAll("b").length, area.querySelector("img").src] }"""
+
+
+@browser.needs_chromium
+def test_each_module_is_one_that_a_front_end_can_load():
+    """ES modules are strict: what the page's script forgives, such as two functions of one name, fails there."""
+    esm = [widgets.module(kind) + "export default {};" for kind in widgets.MODULES]
+    load = "(all) => Promise.all(all.map((esm) => import(URL.createObjectURL(new Blob([esm], { type: 'text/javascript' })))))"
+    with browser.browser() as running:
+        running.new_page().evaluate(load, esm)
+
+
+@browser.needs_chromium
+def test_what_a_callback_prints_is_shown_under_the_widget():
+    widget = explorables.experts()
+    state = {"values": widget.values, "prior": widget.prior}
+    with browser.browser() as running:
+        tab = running.new_page()
+        tab.set_content("<body></body>")
+        found = tab.evaluate(HEARD, [widget._esm, widget.config, state, "iVBORw0KGgo="])
+    before, hidden, text, bold, picture = found
+    lines = text.splitlines()
+    assert before and not hidden and lines[-1] == "<b>text</b>" and not bold  # text, never markup
+    assert lines[0] == "line 19" and len(lines) == 12 and picture == "data:image/png;base64,iVBORw0KGgo="

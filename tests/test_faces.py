@@ -228,8 +228,9 @@ def test_layout(small):
             for dim, axis in zip(file[name].dims, ("identity", "azimuth", last)):
                 assert dim.label == axis and dim[axis].name == "/" + axis
         found = dict(file.attrs)
-        assert found.pop("cpu_seconds") > 0
-        assert found == dict(format="mmvae-faces", generator_version=faces.GENERATOR_VERSION, seed=0, size=16,
+        assert found.pop("cpu_seconds") > 0 and len(found.pop("sha256")) == 64
+        assert all(file[name].fletcher32 for name in file)
+        assert found == dict(format="mmvae-faces, with sha256", generator_version=faces.GENERATOR_VERSION, seed=0, size=16,
                              identities=2, test_identities=1)
 
 

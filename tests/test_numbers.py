@@ -10,7 +10,7 @@ NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("
 UNIT = r"(?:\s?(?:nats?|degrees|°|%|per cent|sd|seconds|s|ms|×|times|hours)(?![\w(]))"
 RESULT = re.compile(rf"(?<![\w.#/{{])[-+−±]?\d[\d,]*(?:\.\d+{UNIT}?|{UNIT})")  # a decimal, or a number with a unit
 STATED = {  # chapter: what is no result: a definition, a threshold, a chance level, a setting, a textbook's number
-    "*": {"64×", "32×", "16×", "8×", "0.1 nats", "0.8", "0.2", "0.10", "0.5"},
+    "*": {"64×", "32×", "16×", "8×", "0.1 nats", "0.8", "0.2", "0.10", "0.5", "95 %"},  # the level of an interval
     "01": {"0°", "20 %", "80 %", "0.3", "30°"},  # neutral; a split; guesses; a threshold; an exercise's choice
     "02": {"±2.5", "90 %", "320 nats"},  # a span; an interval; a made-up report
     "05": {"0.01"},  # a grid

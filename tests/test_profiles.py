@@ -7,6 +7,7 @@ import torch
 import mmvae
 from mmvae import behaviour
 from mmvae.experiment import measure, profiles, recipe, weights
+from mmvae.show.views import Faces
 
 
 @pytest.fixture
@@ -109,3 +110,28 @@ def test_the_data_are_rendered_once(tiny, monkeypatch):
     assert tiny.data_file == path and path.exists()
     assert tiny.pairs("train") is tiny.pairs("train")
     assert tiny.pairs("test").split == "test"
+
+
+def test_only_who_is_shown_is_rendered_and_as_the_file_has_it(tiny, monkeypatch):
+    reader = replace(tiny, published=True, identities=10, test_identities=2, size=8)
+    shown, test = reader.pairs("train"), reader.pairs("test")
+    last = profiles.Shown(reader, "train", 8)
+    assert shown is reader.pairs("train") and (shown.shape, len(test)) == ((10, 21, 11, 11), 2 * 21 * 11 * 11)
+    seen, render = [], profiles.file.head
+    monkeypatch.setattr(profiles, "head", lambda k, *a: seen.append(k) or render(k, *a))
+    monkeypatch.setattr(mmvae.faces, "write", lambda *a: pytest.fail("everybody is rendered"))
+    pictures = shown.fixed(3), test.fixed(2), shown.at([4, 2, 4], 1, 2, 3), Faces([shown, test]).tiles
+    assert set(seen) == {0, 1, 2, 4, 1_000_000, 1_000_001} and not reader.data_path.exists()
+    monkeypatch.undo()
+    monkeypatch.setenv("MMVAE_BUILD", str(reader.data_path.parent))
+    file = {split: mmvae.faces.Pairs(reader.data_file, split, size=8) for split in ("train", "test")}
+    expected = (file["train"].fixed(3), file["test"].fixed(2), file["train"].at([4, 2, 4], 1, 2, 3),
+                Faces(list(file.values())).tiles)
+    torch.testing.assert_close(pictures, expected, rtol=0, atol=0)
+    torch.testing.assert_close(shown.sample(64), file["train"].sample(64), rtol=0, atol=0)  # the same draws: of everybody
+    assert shown.fingerprint == file["train"].fingerprint
+    for name in ("axes", "factors", "shape", "split", "size", "unit", "device"):
+        assert getattr(shown, name) == getattr(file["train"], name)
+    torch.testing.assert_close(shown.values, file["train"].values, rtol=0, atol=0)
+    torch.testing.assert_close(last[-1], file["train"][-1], rtol=0, atol=0)
+    assert len(last[:0][0]["I"]) == 0

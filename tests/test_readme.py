@@ -10,6 +10,9 @@ import pytest
 import mmvae
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "book"))
+import repo  # noqa: E402
+
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
 MADE = {"mmvae/experiment/published/mumo.json", "book/_static/traversal.gif"}  # by `make publish`, and committed
@@ -37,7 +40,7 @@ def test_make_targets_exist():
 
 def named_files():
     prose = re.sub(r"^```.*?^```", "", README, flags=re.M | re.S)
-    links = {link for link in re.findall(r"\]\(([^)\s]+)\)", prose) if "://" not in link}
+    links = set(re.findall(rf"\]\({re.escape(repo.address())}/(?:blob|raw)/main/([^)\s]+)\)", prose))
     return links | set(re.findall(r"`((?:(?:book|notebooks|mmvae|tests)/)?[\w./]+\.(?:txt|json|gif|py|md))`", README))
 
 
@@ -45,6 +48,12 @@ def test_named_files_exist():
     files = named_files()
     assert {"LICENSE", "constraints.txt"} | MADE <= files
     assert {file for file in files - MADE if not (ROOT / file).exists()} == set()
+
+
+def test_links_are_absolute():
+    """The README is also shown where there is no repository around it."""
+    prose = re.sub(r"^```.*?^```", "", README, flags=re.M | re.S)
+    assert {link for link in re.findall(r"\]\(([^)\s]+)\)", prose) if not link.startswith("https://")} == set()
 
 
 @pytest.mark.parametrize("file", sorted(MADE))

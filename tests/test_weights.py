@@ -143,6 +143,7 @@ def reseal(folder, name, content):
     """Other weights, with a record that vouches for them."""
     record = json.loads((folder / f"{name}.json").read_text())
     record |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    record["digest"] = weights.digest_of(record)
     (folder / f"{name}.json").write_text(json.dumps(record))
     (folder / f"{name}.safetensors").write_bytes(content)
 
@@ -189,7 +190,7 @@ DAMAGE = {
     spoil_renamed: "poe-v2.safetensors: truncated or replaced",
     spoil_both_renamed: 'poe-v2.json: found the record of "vanilla", expected that of "poe-v2"',
     spoil_json: r"poe-v2.json: found a damaged record \(.*\), expected what `python -m mmvae.experiment publish poe-v2`",
-    spoil_key: r"poe-v2.json: found a damaged record \(sha256 missing\)",
+    spoil_key: r"poe-v2.json: found a damaged record \(sha256 missing; found 'sha1'",
     spoil_setting: r"poe-v2.json: found a damaged record \(.*clap",
     lambda folder: reseal(folder, "poe-v2", b"PK not safetensors"): "poe-v2.safetensors: not a safetensors file",
     lambda folder: reseal(folder, "poe-v2", save({"a": torch.ones(2)})):

@@ -13,7 +13,7 @@ from mmvae import MODELS, PoEVAE, VanillaVAE, categories, images, vectors
 from mmvae.faces import Pairs, write
 from mmvae.likelihoods import Normal
 from mmvae.nets import Encoder, ImageEncoder
-from mmvae.show import page, widgets
+from mmvae.show import explorables, page, widgets
 
 torch.set_num_threads(1)
 
@@ -97,6 +97,30 @@ def test_python_moves_the_latents_and_hears_of_it(data):
     for wrong in ({"I": [0.0, 0.0]}, z | {"S": [0.0]}, z | {"I": [float("nan"), 0.0]}, z | {"T": [0.0, float("inf")]}):
         with pytest.raises(ValueError, match="latents"):
             widget.latents = wrong
+
+
+def test_what_a_callback_prints_stands_under_the_widget_when_the_page_moved_it(data, monkeypatch, capsys):
+    _, _, widget = make("mumo", data)
+    sent = []
+    monkeypatch.setattr(widget, "send", lambda content, buffers=None: sent.append(content))
+    monkeypatch.setattr(widget, "send_state", lambda *a, **k: None)
+    widget.on_change(print)
+    z = {"I": [1.0, 0.0], "S": [0.0] * 5, "T": [0.0, 2.0]}
+    widget.latents = z  # from a cell: into its own output
+    assert capsys.readouterr().out == f"{z}\n" and not sent
+    z = z | {"I": [0.5, 0.5]}
+    widget.set_state({"latents": z})  # from the page
+    assert sent == [{"told": f"{z}\n", "pictures": []}] and not capsys.readouterr().out
+    widget.on_change(lambda latents: latents["nothing"])
+    widget.set_state({"latents": z | {"I": [0.0, 0.0]}})
+    assert len(sent) == 3 and sent[2]["told"].rstrip().endswith("KeyError: 'nothing'")
+    with pytest.raises(KeyError):  # in a cell it is the cell's
+        widget.latents = z
+    experts = explorables.experts()
+    monkeypatch.setattr(experts, "send", lambda content, buffers=None: sent.append(content))
+    experts.on_change(lambda found: print(found["prior"]))
+    experts.set_state({"prior": not experts.prior})
+    assert sent[-1]["told"] == f"{experts.prior}\n"
 
 
 def test_a_kernel_answers_with_an_asset_or_says_that_there_is_none(data, monkeypatch):

@@ -1,5 +1,4 @@
 """Do the modalities that a model makes agree? As classifiers read them, beside chance and the classifiers' own accuracy."""
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -12,16 +11,10 @@ from ..data import Rows
 from ..models import MultiModalVAE
 from ..nets import CategoryEncoder, ImageEncoder, VectorEncoder
 from ..observed import Subset, joined
+from .intervals import wilson
 from .likelihood import with_all
 
-Z95 = 1.959964  # standard deviations either side of a 95 % interval
 PART = 256  # rows predicted at once
-
-
-def wilson(count: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share, count of n: Wilson (1927)."""
-    centre, width = count + Z95 ** 2 / 2, Z95 * math.sqrt(count * (n - count) / n + Z95 ** 2 / 4)
-    return (centre - width) / (n + Z95 ** 2) if count else 0.0, (centre + width) / (n + Z95 ** 2) if count < n else 1.0
 
 
 def most_likely(p: Tensor) -> Tensor:

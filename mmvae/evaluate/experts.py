@@ -37,6 +37,20 @@ def experts(model: MultiModalVAE, rows: Rows, n: int = 4096, seed: int = 0) -> d
     return found
 
 
+def calibration(pair: Gaussian, single: Gaussian) -> dict[str, Tensor]:
+    """Whether two posteriors of the same latents, given all modalities and given one, can belong to one model, row by row.
+
+    "ratio" (B, D): (variance of the pair + squared distance of the means) / variance of the single one. "kl" (B,):
+    KL(pair || single), nats. "promised" (B,): KL(pair || prior) - KL(single || prior), nats. For exact posteriors the mean
+    ratio is 1 (law of total variance) [eq-mumo-ratio] and the means of kl and promised are equal (chain rule)
+    [eq-mumo-chain]. Raises ValueError for posteriors of different shape.
+    """
+    if pair.mu.shape != single.mu.shape:
+        raise ValueError(f"single: found means of shape {tuple(single.mu.shape)}, expected the pair's {tuple(pair.mu.shape)}")
+    ratio = (pair.logvar.exp() + (pair.mu - single.mu).square()) * single.precision
+    return {"ratio": ratio, "kl": pair.kl(single), "promised": pair.kl() - single.kl()}
+
+
 def _shared(model: MultiModalVAE, x: Data) -> Gaussian:
     q = model.posterior(x)["S"]
     return q.moments() if isinstance(q, Mixture) else q

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..gaussian import Gaussian
 from ..likelihoods import Normal
 from ..models import Latents, MultiModalVAE, Posterior, VanillaVAE
-from ..nets import Encoder, Modality, images
+from ..nets import Encoder, Modality
 from ..observed import Data, Subset, joined
 
 
@@ -120,6 +120,11 @@ class LinearGaussian(MultiModalVAE):
         W = self.loadings[self.rows(subset)]
         return torch.eye(W.shape[1], dtype=W.dtype) + W.T @ W / self.noise ** 2
 
+    def gram(self, m: str) -> Tensor:
+        """What modality m adds to the precision matrix of z, W_m' W_m / sigma^2: (D, D). On its diagonal stands how sharply m
+        speaks of each latent, 0 where it is silent; off it, which latents m confounds [eq-oracle-gram]."""
+        return self.precision((m,)) - torch.eye(self.loadings.shape[1], dtype=self.loadings.dtype)
+
     def exact_posterior(self, x: Data) -> tuple[Tensor, Tensor]:
         """Mean (B, D) and covariance (D, D) of p(z | the modalities in x): Tipping & Bishop (1999), sec. 3
         [eq-oracle-posterior]."""
@@ -191,10 +196,7 @@ def linear(model: type[MultiModalVAE], truth: LinearGaussian, private: int | Non
     owned = {m: modality(size, truth.noise, truth.blocks.get(m, 0) if private is None else private)
              for m, size in truth.sizes.items()}
     as_many = {"latent": sum(truth.blocks.values())} if issubclass(model, VanillaVAE) else {"shared": truth.blocks["S"]}
-    options = as_many | options
-    model({m: images(16, private=of.private) for m, of in owned.items()}, **options)  # a seed gives the book's weights so
-    with torch.random.fork_rng(devices=[]):
-        made = model(owned, **options)
+    made = model(owned, **as_many | options)
     for name, encoder in made.encoders.items():  # what reads several modalities does so linearly too
         P, outputs = sum(truth.sizes[m] for m in name.split("+")), 2 * sum(encoder.blocks.values())
         made.encoders[name] = Encoder(encoder.blocks, LinearEncoder(P, outputs))

@@ -8,50 +8,58 @@ import argparse
 import json
 import math
 import sys
-import types
-import typing
+import time
 from dataclasses import fields
 from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
 
-from .. import checkpoint, distributed
+from .. import checkpoint, distributed, strict
 from ..faces import Pairs
 from ..observed import joined
 from ..train import write_atomically
-from . import grid, measure, publish
+from . import grid, measure, publish, stacks
 from . import results as stored
 from .profiles import build_folder, profile
-from .recipe import Recipe
+from .recipe import FORM, Recipe
 from .table import MODELS, NAMES
 
 
 def train(argv: list[str] | None = None):
-    parser = argparse.ArgumentParser(prog="python -m mmvae.experiment train", description="Train, or go on with, one model.")
+    parser = strict.Parser(prog="python -m mmvae.experiment train", description="Train, or go on with, one model.")
     parser.add_argument("model", choices=MODELS)
     parser.add_argument("data", help="HDF5 file of `python -m mmvae.faces`, or basel_face_renders.pth")
-    parser.add_argument("run_dir", help="where settings, log and checkpoints go")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, help="CPU threads of a process (default: PyTorch's)")
+    parser.add_argument("run_dir", type=strict.out_folder, help="where settings, log and checkpoints go")
+    parser.add_argument("--device", type=strict.device, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=strict.whole(1, strict.THREADS), help="of a process, on a CPU (default: PyTorch's)")
     parser.add_argument("--compile", action="store_true", help="by torch.compile: a minute at first, pays on a GPU")
     parser.add_argument("--tf32", action="store_true", help="products of fewer digits, faster on a GPU")
-    for f in fields(Recipe)[1:]:  # `weight: float | None` is a float on the command line, options are JSON
-        kind = typing.get_args(f.type)[0] if isinstance(f.type, types.UnionType) else f.type
-        default = {} if kind is dict else f.default
-        parser.add_argument(f"--{f.name.replace('_', '-')}", type=json.loads if kind is dict else kind, default=default)
+    for f in fields(Recipe)[1:]:
+        form, default = FORM[f.name], {} if FORM[f.name] is dict else f.default
+        parser.add_argument(f"--{f.name.replace('_', '-')}", type=strict.argument(form), default=default)
+    args = vars(parser.parse_args(argv))
     try:
-        _train(**vars(parser.parse_args(argv)))
+        recipe = Recipe(**{f.name: args.pop(f.name) for f in fields(Recipe)})
+        recipe.build()  # refuses its options, before anything is read or written
+    except ValueError as e:
+        parser.error(f"argument {'' if str(e).startswith('model') else '--'}{e}")
+    try:
+        _train(recipe, **args)
     except (ValueError, OSError, FloatingPointError) as e:
         parser.exit(1, f"{_who()}{e}\n")
+    except RuntimeError as e:
+        if "memory" not in str(e):
+            raise
+        parser.exit(1, f"{_who()}--batch, --size: found more than the memory of {args['device']} holds "
+                       f"({strict.brief(e, plain=True)})\n")
     except KeyboardInterrupt:
         parser.exit(130, f"\n{_who()}interrupted; the same command goes on from the last checkpoint\n")
     finally:
         distributed.stop()
 
 
-def _train(data: str, run_dir: str, device: str, threads: int | None, compile: bool, tf32: bool, **changes):
-    recipe = Recipe(**changes)
+def _train(recipe: Recipe, data: str, run_dir: Path, device: str, threads: int | None, compile: bool, tf32: bool):
     if threads:
         torch.set_num_threads(threads)
     if tf32:
@@ -71,11 +79,11 @@ def _who() -> str:
 
 
 def evaluate(argv: list[str] | None = None):
-    parser = argparse.ArgumentParser(prog="python -m mmvae.experiment evaluate", description="Measure runs of a recipe.")
+    parser = strict.Parser(prog="python -m mmvae.experiment evaluate", description="Measure runs of a recipe.")
     parser.add_argument("run_dir", type=Path, nargs="+")
     parser.add_argument("--data", help="the HDF5 file that the runs were trained on (default: the book's)")
-    parser.add_argument("--out", type=Path, default=Path("metrics.json"), help="where {run_dir: its numbers} goes")
-    parser.add_argument("--pairs", type=int, default=4096, help="unseen pairs to measure on")
+    parser.add_argument("--out", type=strict.out, default="metrics.json", help="where {run_dir: its numbers} goes")
+    parser.add_argument("--pairs", type=strict.whole(1, 10 ** 7), default=4096, help="unseen pairs to measure on")
     args = parser.parse_args(argv)
     found = {}
     try:
@@ -86,7 +94,7 @@ def evaluate(argv: list[str] | None = None):
             who = measure.judge(*pairs, build_folder(), free=not args.data)
             found[str(run_dir)] = measure.measure(run_dir, *pairs, args.pairs, who, progress=True)
             write_atomically(args.out, json.dumps(found, indent=1).encode())
-    except (ValueError, FileNotFoundError) as e:
+    except (ValueError, OSError) as e:
         parser.exit(1, f"{e}\n")
     both = joined(NAMES)
     for run_dir, record in found.items():
@@ -98,11 +106,12 @@ def evaluate(argv: list[str] | None = None):
 
 def results(argv: list[str] | None = None):
     every = grid.grid()
-    parser = argparse.ArgumentParser(prog="python -m mmvae.experiment results",
+    parser = strict.Parser(prog="python -m mmvae.experiment results",
                                      description="Train and measure what the grid lacks, or goes on with it.")
-    parser.add_argument("--jobs", type=int, default=2, help="processes side by side, one thread each")
-    parser.add_argument("--device", default="cpu", help="cuda: the seeds of a cell are trained as one")
-    parser.add_argument("--hours", type=float, default=math.inf, help="start no run after so many")
+    parser.add_argument("--jobs", type=strict.whole(1, 1024), default=2, help="processes side by side, one thread each")
+    parser.add_argument("--device", type=strict.device, default="cpu", help="cuda: the seeds of a cell are trained as one")
+    hours = strict.argument(strict.number(0))
+    parser.add_argument("--hours", type=hours, default=math.inf, help="start no run after so many")
     parser.add_argument("--study", nargs="+", choices=list(dict.fromkeys(run.study for run in every)), help="of these alone")
     parser.add_argument("--models", nargs="+", choices=MODELS, help="of these alone")
     parser.add_argument("--seeds", nargs="+", type=_seeds, help="of these alone: 3, or 0-4")
@@ -110,8 +119,6 @@ def results(argv: list[str] | None = None):
     parser.add_argument("--check", action="store_true", help="only say what is stored and would now be computed otherwise")
     parser.add_argument("--published", action="store_true", help="only measure the published models, into results.json")
     args = parser.parse_args(argv)
-    if args.jobs < 1:
-        parser.error(f"--jobs: found {args.jobs}, expected 1 or more")
     torch.set_num_threads(1)
     if args.check:
         if found := stored.stale():
@@ -126,7 +133,10 @@ def results(argv: list[str] | None = None):
         if args.published:
             failed = grid.refresh(args.jobs)
         elif not args.status:
-            failed = grid.fill(runs, args.jobs, args.hours, args.device)
+            start = time.monotonic()
+            if args.device != "cpu":
+                stacks.train([run for run in runs if not grid.finished(run)], args.device, args.hours)
+            failed = grid.fill(runs, args.jobs, args.hours - (time.monotonic() - start) / 3600, args.device)
     except KeyboardInterrupt:
         parser.exit(130, "\ninterrupted; the same command goes on from the last checkpoints\n")
     if not args.published:
@@ -155,7 +165,7 @@ def _seeds(text: str) -> range:
 
 def main(argv: list[str] | None = None):
     commands = {"train": train, "evaluate": evaluate, "publish": publish.main, "results": results}
-    parser = argparse.ArgumentParser(prog="python -m mmvae.experiment", description=__doc__.splitlines()[0])
+    parser = strict.Parser(prog="python -m mmvae.experiment", description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=commands)
     argv = sys.argv[1:] if argv is None else argv
     commands[parser.parse_args(argv[:1]).command](argv[1:])

@@ -2,15 +2,21 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..evaluate import wilson
 from ..faces import HOME
 from ..show import charts, diagram as diagrams, plot
 from ..show.picture import Picture
 from . import table
 
 heatmap = partial(charts.heatmap, colours=table.COLOURS)  # rows named "I", "S", "T" are blocks
+
+
+SERIES = "#CC79A7", "#B8860B", plot.GREY  # of numbers that belong to no block
 
 
 def block(name: str) -> str:
@@ -55,3 +61,52 @@ def contact_sheet(render: Callable[..., Tensor], identities: Sequence[int] = ran
                   f"{azimuths[-1]} degrees.")
     return plot.grid(torch.stack(images)[:, None], len(azimuths), heads=[plot.signed(a, "°") for a in azimuths],
                      names=[str(k) for k in identities], alt=alt)
+
+
+def counts(found: dict[str, tuple[int, int]], alt: str) -> Picture:
+    """How many of how many, a row each, with the interval of the share, from 0 to 1; the dashed line is one half.
+
+    found: {name: (count, n)}. Raises ValueError for a count that is not from 0 to n.
+    """
+    fig = Figure(figsize=(7, 0.7 + 0.36 * len(found)), layout="constrained", dpi=100)
+    ax = fig.subplots()
+    for row, (count, n) in enumerate(found.values()):
+        ax.plot(wilson(count, n), (row, row), color=SERIES[0], lw=4, solid_capstyle="butt")
+        ax.plot(count / n, row, "o", color=plot.GREY, markersize=7)
+        ax.text(1.03, row, f"{count} of {n}", va="center")
+    ax.axvline(0.5, color=plot.GREY, lw=1.2, linestyle=(0, (3, 2)))
+    ax.set(xlim=(-0.02, 1.14), ylim=(len(found) - 0.5, -0.5), xlabel="share")
+    ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+    ax.set_yticks(range(len(found)), list(found))
+    ax.tick_params(axis="y", length=0)
+    return plot.figure(fig, alt)
+
+
+def by_seed(values: dict[str, dict[str, Sequence[float]]], ylabel: str, alt: str, log: Sequence[float] = (),
+            lines: dict[str, float] | None = None, height: float = 3.2) -> Picture:
+    """A dot for each seed, a column for each model; of several series, side by side. A short line is the median of the dots.
+
+    values: {series: {model: a number a seed (n,)}}. log: the ticks of a logarithmic axis. lines: {name: height} of dashed
+    lines across, such as chance.
+    """
+    fig = Figure(figsize=(7, height), layout="constrained", dpi=100)
+    ax, models = fig.subplots(), list(dict.fromkeys(name for of in values.values() for name in of))
+    for k, (series, of) in enumerate(values.items()):
+        side = (k - (len(values) - 1) / 2) * 0.8 / len(values)
+        for name, numbers in of.items():
+            x = models.index(name) + side
+            ax.plot(x + np.linspace(-0.25, 0.25, len(numbers)) / len(values), numbers, "o", color=SERIES[k], alpha=0.75,
+                    markersize=5, markeredgewidth=0, label=series if name == next(iter(of)) else None)
+            ax.hlines(np.median(numbers), x - 0.32 / len(values), x + 0.32 / len(values), color=plot.GREY, lw=2)
+    for name, at in (lines or {}).items():
+        ax.axhline(at, color=plot.GREY, lw=1.2, linestyle=(0, (3, 2)))
+        ax.annotate(name, (1, at), xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points", ha="right")
+    ax.set_xticks(range(len(models)), models)
+    ax.set_ylabel(ylabel)
+    if log:
+        ax.set(yscale="log")
+        ax.set_yticks(log, [f"{v:g}" for v in log])
+        ax.set_yticks([], minor=True)
+    if len(values) > 1:
+        fig.legend(*ax.get_legend_handles_labels(), ncols=len(values), loc="outside lower center")
+    return plot.figure(fig, alt)

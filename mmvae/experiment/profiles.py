@@ -2,12 +2,12 @@
 
 A notebook calls `mmvae.profile(PROFILE)` and then `profile.pairs("train")` and `profile.train("mumo")`. The cpu
 profile has its models trained already: they are the published weights (`weights.py`), made in the book profile, and renders
-only the people that it shows. Whatever else is in the build folder already is loaded, never made twice.
+only the people that it shows, when it shows them. Whatever else is in the build folder already is loaded, never made twice.
 """
 import hashlib
 import os
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from filelock import FileLock
 
 from .. import faces
+from ..faces import file
 from ..models import MultiModalVAE
 from ..train import read_log
 from . import weights
@@ -68,7 +69,10 @@ class Profile:
         return path
 
     def pairs(self, split: str = "train", size: int | None = None) -> faces.Pairs:
-        """The pairs of a split ("train" or "test") on this profile's device; size: pixels a side, default its own."""
+        """The pairs of a split ("train" or "test") on this profile's device; size: pixels a side, default its own.
+
+        Where models need no training, and there are no rendered heads yet, they come one by one: `Shown`.
+        """
         return _pairs(self, split, size or self.size)
 
     def run_dir(self, model: str, **changes) -> Path:
@@ -151,6 +155,42 @@ def build_folder() -> Path:
     return folder
 
 
+FEW = 8  # people that are rendered by themselves; who asks for more at once has all of them rendered
+head = lru_cache(2 * FEW)(file.head)
+
+
+class Shown(faces.Pairs):
+    """The pairs of a profile, each head rendered when it is first seen: the same bytes as those of `Profile.data_file`.
+
+    That file is made, by as many processes as there are cores, when more than `FEW` people are asked for at once, or
+    `images`: a chapter's first pictures are of three.
+    """
+
+    def __init__(self, profile: Profile, split: str, size: int):
+        self.profile, self.split, self.size, self.unit = profile, split, size, "degrees"
+        self.device, self.axes, self.factors = torch.device(profile.device), faces.AXES, faces.FACTORS
+        first, n = (0, profile.identities) if split == "train" else (faces.TEST_FROM, profile.test_identities)
+        values = torch.arange(first, first + n), *map(torch.from_numpy, (faces.AZIMUTHS, faces.ELEVATIONS, faces.LIGHTS))
+        self.values = {f: v.to(self.device) for f, v in zip(self.factors, values)}
+        self.shape = tuple(map(len, values))
+        self.generator = torch.Generator(self.device).manual_seed(0)
+
+    @cached_property
+    def images(self) -> dict[str, torch.Tensor]:
+        """Everybody's: {modality: uint8 (..., size, size)}."""
+        return faces.Pairs(self.profile.data_file, self.split, self.device, self.size).images
+
+    def _pictures(self, cell: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        people, rows = cell["identity"].unique(return_inverse=True)
+        if "images" in vars(self) or not 0 < len(people) <= FEW:
+            return super()._pictures(cell)
+        heads = [head(k, faces.SEED, self.profile.stored_size)[:2] for k in self.values["identity"][people].tolist()]
+        grid = faces.Grid(*map(np.stack, zip(*heads)), **self.values | {"identity": people}, test_identities=0)
+        return faces.Pairs(grid, "train", self.device, self.size).at(**cell | {"identity": rows})[0]
+
+
 @cache
 def _pairs(profile: Profile, split: str, size: int) -> faces.Pairs:
+    if split in ("train", "test") and profile.published and not profile.data_path.exists():
+        return Shown(profile, split, size)
     return faces.Pairs(profile.data_file, split, profile.device, size)

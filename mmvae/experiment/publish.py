@@ -10,17 +10,19 @@ from pathlib import Path
 
 import torch
 
+from .. import strict
 from .profiles import PROFILES, profile
 from .weights import COMMAND, FOLDER, RECIPES, publish
 
 
 def main(argv: list[str] | None = None):
-    parser = argparse.ArgumentParser(prog=COMMAND, description="Train, measure and write the published models.")
+    parser = strict.Parser(prog=COMMAND, description="Train, measure and write the published models.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(RECIPES)} (default: all)")
     parser.add_argument("--profile", default="book", choices=PROFILES, help="whose settings to train by")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of a model; one is the most efficient")
-    parser.add_argument("--jobs", type=int, default=1, help="models that train side by side")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="the folder to write (default: the package's)")
+    parser.add_argument("--threads", type=strict.whole(1, strict.THREADS), default=1,
+                        help="CPU threads of a model; one is the most efficient")
+    parser.add_argument("--jobs", type=strict.whole(1, 1024), default=1, help="models that train side by side")
+    parser.add_argument("--out", type=strict.out_folder, default=FOLDER, help="the folder to write (default: the package's)")
     args = parser.parse_args(argv)
     names = args.names or list(RECIPES)
     if unknown := [name for name in names if name not in RECIPES]:

@@ -5,12 +5,21 @@ from pathlib import Path
 
 import torch
 
+from .. import strict
 from ..distributed import gpus
 from ..models import MultiModalVAE
 from ..train import Settings, fit
 from .table import MODELS
 
 TRAINING = tuple(f.name for f in fields(Settings))
+WHOLE, LATENTS = range(2 ** 53), range(1025)  # a count of anything; dimensions of a block
+OPTIONS = {"private?": LATENTS, "shared?": LATENTS, "latent?": LATENTS, "dense?": bool, "single_prior?": bool,
+           "likelihood?": str, "subsets?": [[str]]}
+FORM = {"model": str, "size": range(1, 513), "iterations": range(1, 10 ** 9 + 1), "batch": range(1, 2 ** 16 + 1),
+        "learning_rate": strict.number(0, 10), "warmup": WHOLE, "clip": strict.number(0, 1e9),
+        "weight_decay": strict.number(0, 10 ** 6), "weight": strict.number(0, 10 ** 9), "cross": strict.number(0, 10 ** 9),
+        "cross_until": (WHOLE, None), "options": dict, "seed": range(2 ** 63), "log_every": range(1, 2 ** 53),
+        "checkpoint_every": range(1, 2 ** 53)}
 
 
 @dataclass(frozen=True)
@@ -38,11 +47,12 @@ class Recipe:
     def __post_init__(self):
         if self.model not in MODELS:
             raise ValueError(f'model: found "{self.model}", expected one of {", ".join(MODELS)}')
-        if not isinstance(self.size, int) or self.size < 1:
+        if not strict.fits(self.size, int) or self.size < 1:
             raise ValueError(f"size: found {self.size}, expected a positive whole number")
         if self.weight is None:
             object.__setattr__(self, "weight", (64 / self.size) ** 2)
-        object.__setattr__(self, "options", json.loads(json.dumps(self.options)))  # as a file gives it back
+        object.__setattr__(self, "options", strict.loads(json.dumps(self.options)))  # as a file gives it back
+        strict.check({k: v for k, v in self.options.items() if f"{k}?" in OPTIONS}, OPTIONS, "options")
         self.training  # refuses what is wrong with it
 
     @property
@@ -63,7 +73,7 @@ class Recipe:
         try:
             return MODELS[self.model](size=self.size, **self.options)
         except TypeError as e:
-            raise ValueError(f"options: found {self.options}, expected arguments of {self.model} ({e})") from e
+            raise ValueError(f"options: found {strict.brief(self.options)}, expected arguments of {self.model} ({e})") from e
 
     def fit(self, rows, run_dir: str | Path, **more) -> MultiModalVAE:
         """`mmvae.fit` of this recipe: first weights and noise are one stream of random numbers, from the seed alone."""

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import evaluate
+from .. import evaluate, strict
 from ..behaviour import Print, moved
 from ..faces import HOME
+from ..files import tidy
 from ..train import write_atomically
 from . import measure, prints, weights
 from .recipe import Recipe
@@ -39,10 +40,10 @@ def read(path: str | Path = FILE) -> dict:
     Raises FileNotFoundError, or ValueError for a damaged file.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; expected the old grid's results, which the repository has")
     try:
-        found = json.loads(path.read_bytes())
+        found = strict.loads(strict.read(path, weights.LIMIT))
         missing = set(HEADS) - set(found)
         if missing:
             raise ValueError(f"{', '.join(sorted(missing))} missing")
@@ -86,12 +87,20 @@ def record(path: Path) -> dict:
 @cache
 def _record(path: Path, changed: int) -> dict:
     try:
-        found = json.loads(path.read_bytes())
+        found = _kept(path)
         if missing := set(RUN) - set(found):
             raise ValueError(f"{', '.join(sorted(missing))} missing")
         Recipe(**found["settings"])
     except (ValueError, TypeError) as e:
         raise ValueError(f"{path}: found a damaged file ({e}), expected what `make results` writes") from e
+    return found
+
+
+def _kept(path: Path) -> dict:
+    """What `keep` wrote, without its digest; files from before they had one are read. Raises ValueError for a damaged one."""
+    found = strict.loads(strict.read(path, weights.LIMIT))
+    if isinstance(found, dict) and "digest" in found:
+        weights.sealed(found).pop("digest")
     return found
 
 
@@ -101,8 +110,8 @@ def prints_of(name: str) -> dict[str, Print]:
     ValueError if its file is missing or damaged."""
     path = RUNS / "measured" / f"{name}.json"
     try:
-        return {k: dict(of) for k, of in json.loads(path.read_bytes()).items()}
-    except (OSError, ValueError, TypeError, AttributeError) as e:
+        return strict.check(_kept(path), {str: {str: [(float, None)]}})
+    except (OSError, ValueError) as e:
         raise ValueError(f"{path}: found none, or a damaged file ({e}), expected the prints of a run's measurements") from e
 
 
@@ -133,11 +142,12 @@ def found(runs: list[dict]) -> int:
 # ---- writing
 
 def keep(path: Path, record: dict):
-    """Write a file of the new grid: a line a key, six digits a number. What a process left there that was killed while it
-    wrote goes. Raises OSError, as `mmvae.fit` does, if it cannot be written."""
+    """Write a file of the new grid: a line a key, six digits a number, and with settings the digest of all of it. What a
+    process left there that was killed while it wrote goes. Raises OSError, as `mmvae.fit` does, if it cannot be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-        leftover.unlink(missing_ok=True)
+    tidy(path)
+    record = json.loads(json.dumps(_rounded(record)))
+    record |= {"digest": weights.digest_of(record)} if "settings" in record else {}
     write_atomically(path, f"{{{_lines(record, ' ', (',', ':'))}}}\n".encode())
 
 

@@ -10,7 +10,7 @@ fingerprints of the pairs it learnt from and was measured on), "versions" (of th
 "probes" and "parameters" (what `measure.numbers` says of the weights as published), "shown" (`measure.repeatable` on
 the people whom the cpu profile renders, the first of those held out), "people" (the distance to the floor of each, seen and
 held out), "behaviour" and "measured" (what the code of its training, and of these measurements, computes: see `prints`),
-"bytes" and "sha256" of the weights.
+"bytes" and "sha256" of the weights, and "digest", of all these.
 """
 import hashlib
 import json
@@ -19,19 +19,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as from_bytes, save as to_bytes
+from safetensors.torch import save as to_bytes
 
-from .. import checkpoint
+from .. import checkpoint, strict
+from ..files import tidy
 from ..models import MultiModalVAE
 from ..train import load_run, read_log, write_atomically
-from .recipe import Recipe
+from .recipe import FORM as SETTINGS, Recipe, WHOLE
 from .table import MODELS
 
 FOLDER = Path(__file__).parent / "published"
 COMMAND = "python -m mmvae.experiment publish"
-KEYS = ("settings", "data", "test_data", "versions", "machine", "seconds", "log", "n", "heldout", "probes",
-        "parameters", "shown", "people", "behaviour", "measured", "bytes", "sha256")
+LIMIT = 16 * strict.MIB  # bytes of a record, and of its weights
+NUMBERS, PRINT, PERSONS = {str: float}, {str: [float]}, {"value": [int], "above_floor": [float], "n": [int]}
+FORM = {"settings": SETTINGS, "data": str, "test_data": str, "versions": {str: str}, "machine": checkpoint.META["machine"],
+        "seconds": strict.number(0), "log": PRINT, "n": WHOLE, "heldout": NUMBERS, "probes": NUMBERS, "parameters": WHOLE,
+        "shown": {"heldout": NUMBERS, "probes": NUMBERS}, "people": {"seen": PERSONS, "unseen": PERSONS},
+        "behaviour": PRINT, "measured": {str: PRINT}, "bytes": range(1, LIMIT), "sha256": str, "digest": str}
+KEYS = tuple(FORM)
 RECIPES = {name: (name, {}) for name in MODELS} | {  # name: its model, and what its settings change
     f"{name}-cross": (name, {"cross": 1.0}) for name in ("mumo", "poe-v2")}
 TOLERANCE = 0.5  # nats per pair: how far a held-out number may move on another CPU, with other versions
@@ -47,15 +52,24 @@ def info(name: str) -> dict:
         raise ValueError(f'name: found "{name}", expected one of {", ".join(RECIPES)}')
     path = _existing(FOLDER / f"{name}.json")
     try:
-        record = json.loads(path.read_bytes())
-        missing = [key for key in KEYS if key not in record]
-        if missing:
-            raise ValueError(f"{', '.join(missing)} missing")
+        record = sealed(strict.check(strict.loads(strict.read(path, LIMIT)), FORM))
         recipe = Recipe(**record["settings"])
-    except (ValueError, TypeError) as e:
+    except ValueError as e:
         raise ValueError(f"{path}: found a damaged record ({e}), expected what `{COMMAND} {name}` writes") from e
     if name != (found := named(recipe)):
         raise ValueError(f'{path}: found the record of "{found}", expected that of "{name}"')
+    return record
+
+
+def digest_of(record: dict) -> str:
+    """The SHA-256 of what a record says beside it, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps({k: v for k, v in record.items() if k != "digest"}, sort_keys=True).encode()).hexdigest()
+
+
+def sealed(record: dict) -> dict:
+    """The record, if what it says is that of its "digest"; else ValueError."""
+    if record["digest"] != digest_of(record):
+        raise ValueError("its content is not that of its digest")
     return record
 
 
@@ -90,14 +104,14 @@ def load(name: str | Path, model: MultiModalVAE | None = None, device: str | tor
 def _published(name: str) -> MultiModalVAE:
     record = info(name)
     path = _existing(FOLDER / f"{name}.safetensors")
-    content = path.read_bytes()
+    content = strict.read(path, LIMIT)
     found, expected = hashlib.sha256(content).hexdigest(), record["sha256"]
     if found != expected:
         raise ValueError(f"{path}: truncated or replaced: found {len(content):,} bytes with SHA-256 {found}, "
                          f"expected {record['bytes']:,} bytes with {expected}, as {name}.json says")
     try:
-        tensors = from_bytes(content)
-    except SafetensorError as e:
+        tensors = strict.tensors(content)[1]
+    except ValueError as e:
         raise ValueError(f"{path}: not a safetensors file ({e})") from e
     recipe = Recipe(**record["settings"])
     model = recipe.build()
@@ -107,6 +121,10 @@ def _published(name: str) -> MultiModalVAE:
     if wrong:
         raise ValueError(f"{path}: weights of other networks than this version's; {len(wrong)} differ, among them "
                          f"{'; '.join(wrong[:3])}")
+    try:
+        strict.same_kind(tensors, dict.fromkeys(tensors, torch.float16))
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}") from e
     model.load_state_dict({k: v.float() for k, v in tensors.items()})
     print(f"{name}: published, {recipe.size}x{recipe.size}, {recipe.iterations:,} iterations, seed {recipe.seed}; "
           f"held-out ELBO {{I,T}} {record['heldout']['I+T.elbo']:,.1f} nats")  # as wide as a page of the book
@@ -129,6 +147,8 @@ def publish(run_dir: str | Path, train, test, n: int = 4096, folder: str | Path 
         raise ValueError(f"{run_dir}: found {log['iteration'][-1]:.0f} iterations, expected {recipe.iterations}")
     if record["data"] != train.fingerprint:
         raise ValueError(f"{run_dir}: found a run on data {record['data'][:12]}, expected {train.fingerprint[:12]}")
+    if not record["behaviour"]:
+        raise ValueError(f"{run_dir}: found a damaged settings.json, expected a whole one; train its last iterations again")
     model = load_run(run_dir, recipe.build())
     half = {k: v.half() for k, v in model.state_dict().items()}
     if wrong := [k for k, v in half.items() if not v.isfinite().all()]:
@@ -143,8 +163,10 @@ def publish(run_dir: str | Path, train, test, n: int = 4096, folder: str | Path 
         "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     name = named(recipe)
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(f".{name}.*.tmp"):  # of one that was killed while it wrote
-        leftover.unlink()
+    record = strict.loads(json.dumps(record))
+    record["digest"] = digest_of(record)
+    for path in (folder / f"{name}.safetensors", folder / f"{name}.json"):
+        tidy(path)  # what one left that was killed while it wrote
     write_atomically(folder / f"{name}.safetensors", content)
     write_atomically(folder / f"{name}.json", text_of(record).encode())
     return record
@@ -156,7 +178,7 @@ def text_of(record: dict) -> str:
 
 
 def _existing(path: Path) -> Path:
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; `{COMMAND} {path.stem}` trains and writes it")
     return path
 

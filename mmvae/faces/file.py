@@ -5,6 +5,8 @@ twice: I is a grid over (identity, azimuth, elevation), T over (identity, azimut
 """
 import collections
 import contextlib
+import json
+import math
 import multiprocessing
 import os
 import pathlib
@@ -13,6 +15,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
+from hashlib import sha256
 
 import h5py
 import numpy as np
@@ -20,6 +23,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from .. import strict
 from . import renderer
 from .renderer import AZIMUTHS, ELEVATIONS, GENERATOR_VERSION, LIGHTS, SEED, TEST_FROM, check, clouds
 
@@ -111,35 +115,92 @@ def _as_uint8(images: np.ndarray | Tensor, where: str) -> Tensor:
 
 # ---- the file
 
+LIMITS = {"I": 2 ** 35, "T": 2 ** 35} | dict.fromkeys(FACTORS, 2 ** 23)  # bytes that a data set may say that it holds
+CHUNK, RATIO = 2 ** 26, 1032  # bytes of a chunk; how many times shorter zlib makes anything at most
+FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}  # no plug-in is loaded
+FORMAT, BEFORE = "mmvae-faces, with sha256", "mmvae-faces"  # now, and before a file said the digest of its content
+ATTRIBUTES = {k: range(2 ** 63) for k in ("generator_version", "seed", "size", "identities", "test_identities")} | {
+    "cpu_seconds": strict.number(0), "format": str, "sha256": str}
+
+
 def existing(path: str | pathlib.Path) -> pathlib.Path:
-    path = pathlib.Path(path)
-    if not path.is_file():
+    if not (path := pathlib.Path(path)).exists():
         raise FileNotFoundError(f"{path}: no such file; `python -m mmvae.faces {path.name}` renders one")
+    strict.regular(path)
     return path
 
 
 def read_faces(path: str | pathlib.Path) -> Grid:
-    """Read the HDF5 file that `python -m mmvae.faces` writes.
+    """Read the HDF5 file that `python -m mmvae.faces` writes, or wrote before it had a digest.
 
     Raises FileNotFoundError, or ValueError naming the file, the key, what was found and what was expected: not HDF5,
-    truncated, a missing data set, and whatever `Grid` refuses.
+    truncated, a data set that is missing, is none, lies in another file, is not as long as it says or larger than `LIMITS`,
+    a content that is not that of its SHA-256, and whatever `Grid` refuses.
     """
     path = existing(path)
     if not h5py.is_hdf5(path):
         raise ValueError(f"{path}: not an HDF5 file; expected what `python -m mmvae.faces {path}` writes")
     try:
-        with h5py.File(path) as f:
-            missing = [k for k in ("I", "T", *FACTORS) if k not in f]
+        with h5py.File(path, "r") as f:
+            missing = [k for k in ("I", "T", *FACTORS) if k not in f.keys()]
             if missing:
-                raise ValueError(f"{path}: data sets {missing} are missing; found {sorted(f)}")
-            arrays = {k: f[k][:] for k in ("I", "T", *FACTORS)}
-            test = int(f.attrs.get("test_identities", 10))
-    except OSError as e:
-        raise ValueError(f"{path}: truncated or damaged HDF5 file ({e})") from e
-    try:
-        return Grid(**arrays | {k: arrays[k].astype(np.float32) for k in FACTORS[1:]}, test_identities=test)
+                raise ValueError(f"data sets {missing} are missing; found {strict.brief(sorted(f), plain=True)}")
+            said = {k: _attribute(f, k) for k in ATTRIBUTES if k in f.attrs}
+            arrays = {k: _array(f, k, path.stat().st_size) for k in ("I", "T", *FACTORS)}
+        if said.get("format", BEFORE) not in (FORMAT, BEFORE):
+            raise ValueError(f'format: found {strict.brief(said["format"])}, expected "{FORMAT}"')
+        found, digests = said.pop("sha256", None), [sha256(arrays[k]).hexdigest() for k in "IT"]
+        if (found or said.get("format") == FORMAT) and found != content(said, arrays, digests):
+            raise ValueError("damaged: its content is not that of its SHA-256")
+        arrays |= {k: arrays[k].astype(np.float32) for k in FACTORS[1:]}
+        return Grid(**arrays, test_identities=said.get("test_identities", 10))
     except ValueError as e:
         raise ValueError(f"{path}: {e}") from e
+    except (OSError, RuntimeError, LookupError, TypeError, AttributeError, OverflowError, MemoryError) as e:
+        raise ValueError(f"{path}: truncated or damaged HDF5 file ({strict.brief(e, plain=True)})") from e
+
+
+def _attribute(f: h5py.File, key: str):
+    """An attribute of this file, a number or a text."""
+    of = f.attrs.get_id(key)
+    if of.shape != () or of.dtype.kind not in "iufO" or of.dtype.kind == "O" and h5py.check_string_dtype(of.dtype) is None:
+        raise ValueError(f"{key}: found {of.dtype} of shape {of.shape}, expected {strict.words(ATTRIBUTES[key])}")
+    return strict.check(np.asarray(f.attrs[key]).item(), ATTRIBUTES[key], key)
+
+
+def _array(f: h5py.File, key: str, size: int) -> np.ndarray:
+    """A data set of this file of so many bytes, if it is numbers, in this file, all there and not too large."""
+    link = f.get(key, getlink=True)
+    if not isinstance(link, h5py.HardLink):
+        raise ValueError(f"{key}: found {type(link).__name__}, expected a data set in this file")
+    data = f[key]
+    if not isinstance(data, h5py.Dataset):
+        raise ValueError(f"{key}: found {type(data).__name__}, expected a data set")
+    if data.external or data.is_virtual:
+        raise ValueError(f"{key}: found a data set whose values lie in other files, expected them in this one")
+    if not data.shape or data.dtype.kind not in "iuf" or data.dtype.itemsize > 8 or not data.size:
+        raise ValueError(f"{key}: found {data.dtype} of shape {data.shape}, expected numbers")
+    plan = data.id.get_create_plist()
+    filters = {plan.get_filter(i)[0] for i in range(plan.get_nfilters())}
+    if filters - FILTERS:
+        raise ValueError(f"{key}: found filters {sorted(filters)}, expected none but {sorted(FILTERS)}")
+    chunk = math.prod(data.chunks or ()) * data.dtype.itemsize
+    if data.nbytes > LIMITS[key] or chunk > CHUNK:
+        raise ValueError(f"{key}: found shape {data.shape} in chunks of {data.chunks}, expected at most {LIMITS[key]:,} "
+                         f"bytes in chunks of {CHUNK:,}")
+    pieces = math.prod(-(-n // c) for n, c in zip(data.shape, data.chunks)) if data.chunks else 0
+    there = min(data.id.get_storage_size(), size) * (RATIO if filters else 1)
+    if data.nbytes > there or pieces and data.id.get_num_chunks() != pieces:
+        raise ValueError(f"{key}: found shape {data.shape}, more than the file holds; it is truncated or damaged")
+    values = np.ascontiguousarray(data[()], data.dtype.newbyteorder("="))
+    whole = np.int64 if values.max() < 2 ** 63 else np.float64  # which is no identity, then
+    return values.astype(whole) if key in FACTORS and values.dtype.kind == "u" else values
+
+
+def content(said: dict, arrays: dict[str, np.ndarray], pictures: list[str]) -> str:
+    """The SHA-256 of a file: of its attributes, its factors' values, and the digests of its pictures I and T."""
+    kept = [f"{k} {arrays[k].dtype} {arrays[k].shape} {sha256(arrays[k]).hexdigest()}" for k in FACTORS]
+    return sha256(json.dumps([said, kept, pictures], sort_keys=True).encode()).hexdigest()
 
 
 def write(path, identities=50, test_identities=10, size=64, seed=SEED, progress=True, jobs=None, device="cpu"):
@@ -148,16 +209,19 @@ def write(path, identities=50, test_identities=10, size=64, seed=SEED, progress=
     "I" (N, 21, 11, size, size) uint8 over [identity, azimuth, elevation], the light at 0; "T" likewise over
     [identity, azimuth, light], the elevation at 0; N = identities + test_identities. The first are people 0, 1, ...; the
     last, the test split, are people TEST_FROM, TEST_FROM + 1, ..., whatever the number to learn from. The axes are
-    dimension scales, in degrees. The file appears under its name only when complete.
+    dimension scales, in degrees; Fletcher's sums guard each chunk and a SHA-256 the whole. The file appears under its name
+    only when complete.
 
     jobs: processes that render, which changes no byte; default: one a core, but no more than one for every eight heads;
     1 is this process, and so it is on another device than the CPU. More need `if __name__ == "__main__":` in a script.
-    Raises ValueError, or FileNotFoundError, for an argument that is out of range; what fails in a process is raised here.
+    Raises ValueError, FileNotFoundError or FileExistsError for an argument that is out of range or a path that is no regular
+    file; what fails in a process is raised here, and so is a full disk, as OSError.
     """
     check(identities=identities, test_identities=test_identities, size=size, seed=seed, jobs=1 if jobs is None else jobs)
     path, count, start, seconds = pathlib.Path(path), identities + test_identities, time.process_time(), 0.0
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path: expected a folder that exists, found none at {path.parent}")
+    strict.replaceable(path)
     here = torch.device(device).type == "cpu"
     if not here and jobs not in (None, 1):
         raise ValueError(f"jobs: expected 1 on device {device}, found {jobs}")
@@ -169,22 +233,26 @@ def write(path, identities=50, test_identities=10, size=64, seed=SEED, progress=
         with h5py.File(part, "w") as file:
             axes = dict(identity=people, azimuth=AZIMUTHS, elevation=ELEVATIONS, light=LIGHTS)
             for name, values in axes.items():
-                file.create_dataset(name, data=values).make_scale(name)
+                file.create_dataset(name, data=values, fletcher32=True).make_scale(name)
             for name, axis in (("I", "elevation"), ("T", "light")):
                 shape = (count, len(AZIMUTHS), len(axes[axis]), size, size)
-                data = file.create_dataset(name, shape, "uint8", chunks=(1, 1, *shape[2:]),
+                data = file.create_dataset(name, shape, "uint8", chunks=(1, 1, *shape[2:]), fletcher32=True,
                                            compression="gzip", compression_opts=2, shuffle=True)
                 for dim, label in zip(data.dims, ("identity", "azimuth", axis, "row", "column")):
                     dim.label = label
                     if label in axes:
                         dim.attach_scale(file[label])
+            digests = sha256(), sha256()
             with contextlib.closing(heads(people.tolist(), seed, size, device, jobs)) as found:
                 for k, (*pictures, spent) in enumerate(tqdm(found, "rendering heads", count, disable=not progress)):
-                    file["I"][k], file["T"][k] = pictures
+                    for name, digest, images in zip("IT", digests, pictures):
+                        file[name][k] = images = np.ascontiguousarray(images, np.uint8)
+                        digest.update(images)
                     seconds += spent if jobs > 1 else 0.0
-            file.attrs.update(format="mmvae-faces", generator_version=GENERATOR_VERSION, seed=seed, size=size,
-                              identities=identities, test_identities=test_identities,
-                              cpu_seconds=time.process_time() - start + seconds)
+            said = dict(format=FORMAT, generator_version=GENERATOR_VERSION, seed=int(seed), size=int(size),
+                        identities=int(identities), test_identities=int(test_identities),
+                        cpu_seconds=time.process_time() - start + seconds)
+            file.attrs.update(said, sha256=content(said, axes, [digest.hexdigest() for digest in digests]))
         os.chmod(part, 0o644)  # mkstemp's files are for their owner alone
         os.replace(part, path)
     finally:

@@ -36,10 +36,10 @@ class Explorable(Widget):
     """What they share. Each trait that a class declares follows the page, and the page follows it."""
 
     def on_change(self, callback: Callable[[dict], None]) -> None:
-        """Call callback({trait: value, ...}) whenever one has changed, there or here."""
+        """Call callback({trait: value, ...}) when one has changed, there or here; what it prints for there is shown there."""
         classes = [cls for cls in type(self).__mro__ if issubclass(cls, Explorable)]  # one of them anywidget has made
         names = [name for cls in classes for name in vars(cls) if self.has_trait(name) and name[0] != "_"]
-        self.observe(lambda _: callback({name: getattr(self, name) for name in names}), names)
+        self.observe(lambda _: self.tell(callback, {name: getattr(self, name) for name in names}), names)
 
 
 # Experts

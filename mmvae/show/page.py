@@ -5,12 +5,15 @@ what, whose Gaussians are multiplied, and which rows of which network make a mod
 `posterior` and `means` are its twin in Python, and `differs` holds the two to the model, for every subset that can be
 switched to: what the page computes is the model's own, or it computes nothing. `static` does all of this.
 """
+import base64
 import gzip
 import math
+import traceback
 from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
+from IPython.utils.capture import capture_output
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -263,3 +266,17 @@ def differs(model: nn.Module, about: dict, w: dict[str, Tensor], x: dict[str, Te
         if wrong := [m for m, value in truth.items() if apart(found[m], value, near)]:
             return f"decoding (of {wrong[0]})"
     return ""
+
+
+def printed(callback, value) -> tuple[str, list[str]]:
+    """What callback(value) prints, displays or raises: its text, and its pictures as PNG in base64."""
+    with capture_output() as found:
+        try:
+            callback(value)
+        except Exception:  # whatever a reader's function raises
+            traceback.print_exc(limit=-1)
+    shown = [out.data for out in found.outputs]
+    words = (f"{data.get('text/plain', '')}\n" for data in shown if "image/png" not in data)
+    pngs = [data["image/png"] for data in shown if "image/png" in data]  # IPython has them in base64 already, mostly
+    pngs = [png if isinstance(png, str) else base64.b64encode(png).decode() for png in pngs]
+    return "".join((found.stdout, found.stderr, *words)), pngs

@@ -107,8 +107,14 @@ class Faces:
         self.words |= {f: [signed(round(v, 1), degree) for v in self.values[f].tolist()] for f in others}
         self.owners = {f: by[0] if len(by) == 1 else "S" for f in self.words
                        for by in [[m for m, axes in self.axes.items() if f in axes]]}
-        self.tiles = {m: torch.stack([pairs.images[m][k][tuple(slice(None, None, step[f]) for f in axes[1:])].cpu()
-                                      for pairs, k in people]).flatten(0, len(axes) - 1) for m, axes in self.axes.items()}
+        self.tiles = {m: torch.cat([self._tiles(pairs, {who: k}, m, step) for pairs, k in people]) for m in self.axes}
+
+    def _tiles(self, pairs, person: dict[str, int], m: str, step: dict[str, int]) -> Tensor:
+        """A person's pictures of modality m: uint8 (N, H, W)."""
+        axes = self.axes[m][1:]
+        cells = torch.cartesian_prod(*[torch.arange(0, len(pairs.values[f]), step[f]) for f in axes]).view(-1, len(axes))
+        x, _ = pairs.at(**dict.fromkeys(step, 0) | person | dict(zip(axes, cells.T)))
+        return (255 * x[m][:, 0]).round().to(torch.uint8).cpu()
 
     def nearest(self, factors: dict[str, Tensor]) -> list[dict[str, int]]:
         """For each row of some factors the index of the value that is next to it."""

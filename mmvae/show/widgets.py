@@ -56,9 +56,10 @@ class Widget(anywidget.AnyWidget):
     _css = (JS / "widgets.css").read_text()
     kind = ""  # a key of MODULES
     config = t.Dict().tag(sync=True)  # what never changes
+    _moved = False  # by the page, at this moment
 
     def __init__(self, still: Picture, caption: str, assets: dict[str, bytes] | None = None, needs_kernel: str = "", **state):
-        self._esm = module(self.kind) + f"export default {{ render: renderers.{self.kind} }};\n"
+        self._esm = module(self.kind) + f"export default {{ render: heard(renderers.{self.kind}) }};\n"
         self.still, self.caption, self.assets, self.needs_kernel = still, caption, assets or {}, needs_kernel
         super().__init__(**state)
         self.on_msg(self._answer)
@@ -70,6 +71,20 @@ class Widget(anywidget.AnyWidget):
         found = self.assets.get(name)
         error = {} if found else {"error": f"no asset {name}"}
         self.send({"asset": name, **error}, buffers=[found] if found else [])
+
+    def set_state(self, sync_data: dict) -> None:  # what the page has moved
+        self._moved = True
+        try:
+            super().set_state(sync_data)
+        finally:
+            self._moved = False
+
+    def tell(self, callback: Callable, value) -> None:
+        """Call callback(value). If the page moved it, and no cell runs, what it prints or raises stands under the widget."""
+        if not self._moved:
+            callback(value)
+        elif any(found := page.printed(callback, value)):
+            self.send(dict(zip(("told", "pictures"), found)))
 
     def export(self, folder: Path) -> None:
         """Write each asset to folder/NAME.js, a script that hands it to the static page's js/host.js."""
@@ -120,8 +135,8 @@ class Explorer(Widget):
         super().__init__(*args, **state)
 
     def on_change(self, callback: Callable[[dict], None]) -> None:
-        """Call callback(latents) whenever a latent has moved, there or here."""
-        self.observe(lambda change: callback(change["new"]), "latents")
+        """Call callback(latents) whenever a latent has moved, there or here; what it prints for there is shown there."""
+        self.observe(lambda change: self.tell(callback, change["new"]), "latents")
 
     @t.validate("latents")
     def _sound(self, proposal):

@@ -58,8 +58,8 @@ function numbers(mean, sd, { low, high, curve }) {  // an SVG of bars, or of a c
 }
 
 function shares(mean, sd, names) {  // a line a class
-  return names.map((name, k) => `<span class="class${mean[k] === Math.max(...mean) ? " most" : ""}" style="--p:${mean[k]};--sd:${sd[k]}">` +
-    `<span>${name.replace(/[&<]/g, (c) => ({ "&": "&amp;", "<": "&lt;" })[c])}</span><i></i><b>${percent(mean[k]).replace("over ", ">")}</b></span>`).join("");
+  return names.map((_, k) => `<span class="class${mean[k] === Math.max(...mean) ? " most" : ""}" style="--p:${mean[k]};--sd:${sd[k]}">` +
+    `<span></span><i></i><b>${percent(mean[k]).replace("over ", ">")}</b></span>`).join("");
 }
 
 // Where a modality is drawn: { element, draws(n): how many draws to ask for, show(values, ...): one array, or one a draw }
@@ -73,6 +73,7 @@ function view(of, name, data) {
       const [mean, sd] = picture ? [] : moments(draws), most = of.names && [...mean.keys()].sort((a, b) => mean[b] - mean[a]);
       if (of.kind === "numbers") element.innerHTML = numbers(mean, sd, of);
       if (of.kind === "classes") element.innerHTML = shares(mean, sd, of.names);
+      [...(of.kind === "classes" ? element.children : [])].forEach((line, k) => { line.firstChild.textContent = of.names[k]; });
       element.setAttribute("aria-label", most ? `${what}: ${most.slice(0, 3).map((k) => `${of.names[k]} ${percent(mean[k])}`).join(", ")}` : what);
     } };
 }

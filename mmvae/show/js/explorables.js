@@ -7,7 +7,7 @@ const TRIANGLE = "M0,-8L8,7H-8z", CIRCLE = "M-7,0a7,7 0 1,0 14,0a7,7 0 1,0 -14,0
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 const marked = (tag, html, attributes) => { const element = h(tag, attributes); element.innerHTML = html; return element; };
 const words = () => h("p", { class: "words", role: "status" });
-const x_ = (m) => `x<sub>${m}</sub>`;
+const x_ = (m) => `x<sub>${String(m).replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`)}</sub>`;
 
 // ---------------------------------------------------------------- plots, tables, buttons
 
@@ -106,7 +106,7 @@ const peak = (sd) => 1 / (sd * Math.sqrt(2 * Math.PI));  // of a Gaussian; and t
 const density = (parts, z) => parts.reduce((sum, [weight, mean, sd]) =>
   sum + weight * peak(sd) * Math.exp(-(((z - mean) / sd) ** 2) / 2), 0);
 
-function moments(parts) {  // mean and standard deviation
+function meanAndSd(parts) {  // mean and standard deviation
   const mean = parts.reduce((sum, [weight, m]) => sum + weight * m, 0);
   return [mean, Math.sqrt(parts.reduce((sum, [weight, m, sd]) => sum + weight * (sd ** 2 + (m - mean) ** 2), 0))];
 }
@@ -164,7 +164,7 @@ async function experts({ model, el }) {
     scale = width / (2 * SPAN);
     if (!plot.held) top = Math.max(1.6, 1.12 * peak(sharpest));
     for (const [k, [name, colour]] of Object.entries(all)) {
-      const parts = made[k] ?? [[1, ...values[k]]], [mean, sd] = moments(parts), mixed = drawn[k];
+      const parts = made[k] ?? [[1, ...values[k]]], [mean, sd] = meanAndSd(parts), mixed = drawn[k];
       cells.push([colour, name, signed(mean), sd.toFixed(2), mixed ? "" : (sd ** -2).toFixed(2),
         k in made.shares ? percent(made.shares[k]) : ""]);
       if (mixed && !mixed[0].checked) continue;
