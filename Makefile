@@ -126,6 +126,7 @@ REMOTE = origin
 INDEX = GIT_INDEX_FILE=$(CURDIR)/_build/colab.index
 AUTHOR = -c user.name=mmvae -c user.email=mmvae@users.noreply.github.com
 colab: ## put the notebooks that Colab opens, of the site in _build/pages, on the branch gh-pages of REMOTE
+	@test ! -f _build/artifact.tar || { mkdir -p _build/pages && tar -xf _build/artifact.tar -C _build/pages; }
 	@test -d _build/pages/colab || { echo "_build/pages/colab: not there; make it with: make pages"; exit 1; }
 	@rm -f _build/colab.index && $(INDEX) git --work-tree=_build/pages add -f colab
 	@made=$$(git $(AUTHOR) commit-tree -m "The chapters as Colab opens them" $$($(INDEX) git write-tree)) && \

@@ -137,8 +137,8 @@ def check_jupyter_book():
     """SystemExit, in a sentence, if Jupyter Book is not of version 1: version 2 is another program."""
     found = version("jupyter-book")
     if not found.startswith("1."):
-        sys.exit(f"jupyter-book: found {found}, expected 1.x, which reads _config.yml and Sphinx's extensions as this book has "
-                 "them; `make env` installs the tested one, and CONTRIBUTING.md says what a move to 2 would take")
+        sys.exit(f"jupyter-book: found {found}, expected 1.x, which reads _config.yml and Sphinx's extensions as this book "
+                 "has them; `make env` installs the tested one, and CONTRIBUTING.md says what a move to 2 would take")
 
 
 def put_in_place(html, out):

@@ -15,7 +15,6 @@ import sys
 from dataclasses import dataclass
 
 import yaml
-from pybtex.database import parse_file
 
 from check import ROOT, html_dir, notebooks, read_notebook, tags, toc_entries
 from repo import address
@@ -70,6 +69,8 @@ def read_book(root=ROOT):
         chapters[stem] = number, re.search(r"^# (.+)$", "".join(nb["cells"][0]["source"]), re.M)[1]
         for label, (anchor, shown) in labels(nb, number).items():
             places[label] = f"notebooks/{stem}.html#{anchor.lower()}", shown  # as docutils writes an id
+    from pybtex.database import parse_file  # comes with the book, not with the tests
+
     entries = parse_file(str(root / "book/references.bib")).entries
     papers = {key: (authors(entry), entry.fields["year"]) for key, entry in entries.items()}
     return Book(places, papers, chapters, site, address(root), f"v{__version__}")

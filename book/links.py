@@ -62,6 +62,8 @@ def main():
     named = addresses()
     with ThreadPoolExecutor(8) as pool:
         wrong = {address: found for address, found in zip(named, pool.map(answer, named)) if found}
+    if len(wrong) == len(named):
+        sys.exit(f"links: not one of {len(named)} addresses answers; is there a network here?")
     for kind in ("unclear", "gone"):
         for address, (_, why) in ((a, w) for a, w in wrong.items() if w[0] == kind):
             print(f"{kind}: {address} ({why}), in {', '.join(sorted(set(named[address])))}")

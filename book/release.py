@@ -1,4 +1,4 @@
-"""What a release needs: one version everywhere, its notes, and a model that answers where nothing but the package is installed.
+"""What a release needs: one version everywhere, its notes, and a model that answers where only the package is installed.
 
 python book/release.py version [TAG]     exits 1 if TAG, CITATION.cff or CHANGELOG.md say another version than the package
 python book/release.py notes             prints what CHANGELOG.md says of this version

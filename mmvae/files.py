@@ -114,7 +114,7 @@ def read_log(run_dir: str | Path) -> dict[str, np.ndarray]:
 
 def _rows(path: Path) -> tuple[list[str], list[list[str]], int]:
     """The columns, the rows before the first that is damaged, and the number of its line (0: none is)."""
-    lines = strict.read(path, LOG).decode(errors="replace").split("\n")[:-1]  # what has no line end is not a whole row
+    lines = strict.read(path, LOG).decode(errors="replace").replace("\r\n", "\n").split("\n")[:-1]  # with no end no row
     columns, rows = lines[0].split(",") if lines else [], []
     for number, line in enumerate(lines[1:], 2):
         cells = line.split(",")

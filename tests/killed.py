@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "book"))
 import build  # noqa: E402
 import stage  # noqa: E402
 
-KILLED, CHANGES = 86, {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "shutil.copyfile"}
+KILLED = 86  # the exit status of what was
+CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "shutil.copyfile"}
 PAGES = "index.html", "book/intro.html", "_sources/notebooks/x", "_static/mathjax/tex-chtml.js", "_static/mathjax/a.js"
 
 

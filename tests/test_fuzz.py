@@ -168,7 +168,8 @@ def test_forms(value, form):
     assert (found is not None) == strict.fits(value, form)
 
 
-OPTIONS = ["--size", "--iterations", "--batch", "--learning-rate", "--warmup", "--clip", "--weight-decay", "--weight", "--cross",
+OPTIONS = ["--size", "--iterations", "--batch", "--learning-rate", "--warmup", "--clip", "--weight-decay", "--weight",
+    "--cross",
            "--cross-until", "--seed", "--log-every", "--checkpoint-every", "--threads", "--device", "--options"]
 VALUES = st.integers().map(str) | st.floats().map(str) | st.text(max_size=20) | JSON.map(json.dumps)
 

@@ -85,18 +85,21 @@ HOSTILE = {
     "complex": (lambda f: put(f, "light", data=np.zeros(11, complex)), "light: found complex128"),
     "terabytes": (lambda f: put(f, "I", shape=(2 ** 20,) * 2, dtype="u1", chunks=(1, 64)), r"I: found shape .*at most"),
     "large chunks": (lambda f: put(f, "I", shape=(2 ** 14,) * 2, dtype="u1", chunks=(2 ** 14,) * 2), "in chunks of"),
-    "more than is there": (lambda f: put(f, "I", shape=(2 ** 14,) * 2, dtype="u1", chunks=(64, 64)), "I: .* more than the file"),
+    "more than is there": (lambda f: put(f, "I", shape=(2 ** 14,) * 2, dtype="u1", chunks=(64, 64)),
+    "I: .* more than the file"),
     "a chunk is not there": (lambda f: put(f, "light", shape=(11,), dtype="f4", chunks=(2,)).__setitem__(slice(0, 4), 1),
                              "light: .* more than the file holds"),
     "NaN": (lambda f: put(f, "light", data=np.full(11, np.nan, "f4")), "light: found NaN"),
     "overflow": (lambda f: put(f, "light", data=np.full(11, 1e300)), "light: found NaN or infinite"),
     "wrong length": (lambda f: put(f, "light", data=np.zeros(5, "f4")), "T: found shape"),
-    "huge identity": (lambda f: put(f, "identity", data=np.array([0, 2 ** 63], "u8")), "identity: found torch.float64, expected whole numbers"),
+    "huge identity": (lambda f: put(f, "identity", data=np.array([0, 2 ** 63], "u8")),
+    "identity: found torch.float64, expected whole numbers"),
     "held out, text": (lambda f: attribute(f, test_identities="three"), "test_identities: found 'three', expected a whole"),
     "held out, half": (lambda f: attribute(f, test_identities=1.5), "test_identities: found 1.5, expected a whole number"),
     "held out, negative": (lambda f: attribute(f, test_identities=-1), "test_identities: found -1"),
     "held out, many": (lambda f: attribute(f, test_identities=9), "test_identities: found 9, expected 0 to 2"),
-    "held out, array": (lambda f: attribute(f, test_identities=np.zeros(9)), r"test_identities: found float64 of shape \(9,\)"),
+    "held out, array": (lambda f: attribute(f, test_identities=np.zeros(9)),
+    r"test_identities: found float64 of shape \(9,\)"),
 }
 
 
@@ -165,11 +168,13 @@ def test_a_damaged_tensor_is_refused(spoil, zipped, tmp_path):
 
 @pytest.mark.parametrize("more, message", [
     ({"neutral_light": 11}, "neutral_light: found 11, expected a whole number from 0 to 10"),
-    ({"neutral_elevation": -1}, "neutral_elevation: found -1"), ({"neutral_elevation": True}, "neutral_elevation: found True"),
+    ({"neutral_elevation": -1}, "neutral_elevation: found -1"),
+    ({"neutral_elevation": True}, "neutral_elevation: found True"),
     ({"degrees": {"light": ["east"] * 11}}, r'degrees\["light"\]: found'), ({"degrees": {"tilt": [1]}}, "degrees: found"),
     ({"degrees": {"light": [math.nan] * 11}}, r'degrees\["light"\]: found'), ({"degrees": [1]}, "degrees: found"),
     ({"degrees": {"light": [1.0] * 10}}, r'degrees\["light"\]: found .*expected 11 finite numbers'),
-    ({"degrees": {"light": [[1], 2]}}, r'degrees\["light"\]: found'), ({"degrees": {"azimuth": None}}, r'degrees\["azimuth"\]'),
+    ({"degrees": {"light": [[1], 2]}}, r'degrees\["light"\]: found'),
+    ({"degrees": {"azimuth": None}}, r'degrees\["azimuth"\]'),
     ({"test_identities": 3}, "test_identities: found 3, expected 0 to 2")])
 def test_arguments_that_are_none_are_refused(more, message, tmp_path):
     torch.save(images(), tmp_path / "a.pth")
@@ -246,7 +251,8 @@ class SimpleCheckpoint:
 
 
 @pytest.mark.parametrize("changes", [
-    {"iteration": -1}, {"iteration": 39.5}, {"iteration": True}, {"iteration": math.inf}, {"iteration": "40"}, {"iteration": 41},
+    {"iteration": -1}, {"iteration": 39.5}, {"iteration": True}, {"iteration": math.inf}, {"iteration": "40"},
+    {"iteration": 41},
     {"iteration": 10 ** 30}, {"iteration": None}, {"seconds": None}, {"seconds": -1.0}, {"seconds": math.nan},
     {"machine": ["cpu"]}, {"machine": None}, {"machine": {"threads": {}}}, {"run": []}, {"more": 1},
     {"run": {"settings": [], "model": {}, "data": ""}}, {"iteration": 20}])
@@ -258,8 +264,10 @@ def test_a_rightly_signed_header_that_makes_no_sense_is_refused(changes, folder,
 
 
 @pytest.mark.parametrize("spoil, message", [
-    (lambda path: (path.unlink(), os.mkfifo(path)), "found a pipe"), (lambda path: (path.unlink(), path.mkdir()), "found a folder"),
-    (lambda path: (path.unlink(), path.symlink_to("/dev/zero")), "found a device"), (sparse, "found 68,719,476,736 bytes, exp"),
+    (lambda path: (path.unlink(), os.mkfifo(path)), "found a pipe"),
+    (lambda path: (path.unlink(), path.mkdir()), "found a folder"),
+    (lambda path: (path.unlink(), path.symlink_to("/dev/zero")), "found a device"),
+    (sparse, "found 68,719,476,736 bytes, exp"),
     (lambda path: sparse(path, 10 ** 6, path.read_bytes()[:1000]), "not a whole checkpoint"),
     (lambda path: path.write_bytes(b"\xff" * 64), "not a whole checkpoint")])
 def test_a_checkpoint_that_is_no_file_of_its_size_is_refused_at_once(spoil, message, folder, capsys):
@@ -282,7 +290,8 @@ def test_moments_and_states_that_do_not_fit_are_refused(tensors, message, folder
 
 @pytest.mark.parametrize("tensors, message", [
     ({"model.decoders.I.hidden1.bias": torch.full((192,), math.nan)}, "NaN or infinite"),
-    ({"model.decoders.I.hidden1.bias": torch.zeros(192, dtype=torch.float64)}, "found torch.float64, expected torch.float32")])
+    ({"model.decoders.I.hidden1.bias": torch.zeros(192, dtype=torch.float64)},
+    "found torch.float64, expected torch.float32")])
 def test_weights_that_are_none_are_refused(tensors, message, folder, capsys):
     signed(folder, tensors)
     assert checkpoint.newest(folder, checkpoint.settings_of(folder), tiny.build().state_dict()).iteration == 30
@@ -334,13 +343,18 @@ def resealed(folder: Path, change, content: bytes | None = None):
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda r: r.update(seconds="1"), "seconds: found '1', expected a finite number"), (lambda r: r.update(n=True), "n: found True"),
+    (lambda r: r.update(seconds="1"), "seconds: found '1', expected a finite number"),
+    (lambda r: r.update(n=True), "n: found True"),
     (lambda r: r.update(bytes=2 ** 40), "bytes: found"), (lambda r: r.update(more=1), "found 'more', expected none but"),
-    (lambda r: r["heldout"].update(total=math.nan), "found 'NaN'|found NaN"), (lambda r: r["log"].update(total=3), "log.total: found 3"),
-    (lambda r: r["log"].update(total=[None]), r"log.total\[0\]: found None"), (lambda r: r["settings"].pop("clip"), "clip missing"),
-    (lambda r: r["settings"].update(size=-1), "settings.size: found -1"), (lambda r: r["settings"].update(seed=1.5), "settings.seed"),
+    (lambda r: r["heldout"].update(total=math.nan), "found 'NaN'|found NaN"),
+    (lambda r: r["log"].update(total=3), "log.total: found 3"),
+    (lambda r: r["log"].update(total=[None]), r"log.total\[0\]: found None"),
+    (lambda r: r["settings"].pop("clip"), "clip missing"),
+    (lambda r: r["settings"].update(size=-1), "settings.size: found -1"),
+    (lambda r: r["settings"].update(seed=1.5), "settings.seed"),
     (lambda r: r["settings"].update(options={"latent": 10 ** 12}), "options.latent: found 1000000000000"),
-    (lambda r: r["people"].update(seen=[]), "people.seen: found"), (lambda r: r.update(versions={"a": {}}), "versions.a: found")])
+    (lambda r: r["people"].update(seen=[]), "people.seen: found"),
+    (lambda r: r.update(versions={"a": {}}), "versions.a: found")])
 def test_a_record_of_another_form_is_refused_though_signed(change, message, published):
     resealed(published, change)
     with pytest.raises(ValueError, match=rf"vanilla.json: found a damaged record \(.*({message})"):
@@ -373,8 +387,10 @@ def test_a_published_file_of_gigabytes_is_not_read(end, published):
 
 
 @pytest.mark.parametrize("spoil, message", [
-    (lambda text: text.replace('"n":', '"n":1,"n":', 1), "twice"), (lambda text: text.replace('"n":', '"digest":"0","n":', 1), "digest"),
-    (lambda text: "[" * 10 ** 5, "nested more than 32 deep"), (lambda text: text.replace('"n":', '"m":NaN,"n":', 1), "finite")])
+    (lambda text: text.replace('"n":', '"n":1,"n":', 1), "twice"),
+    (lambda text: text.replace('"n":', '"digest":"0","n":', 1), "digest"),
+    (lambda text: "[" * 10 ** 5, "nested more than 32 deep"),
+    (lambda text: text.replace('"n":', '"m":NaN,"n":', 1), "finite")])
 def test_a_hostile_record_of_a_run_is_refused(spoil, message, tmp_path):
     path = next(iter(sorted(results.RUNS.glob("*.json"))))
     (tmp_path / path.name).write_text(spoil(path.read_text()))
@@ -385,8 +401,10 @@ def test_a_hostile_record_of_a_run_is_refused(spoil, message, tmp_path):
 # ---- JSON and safetensors
 
 @pytest.mark.parametrize("text, message", [
-    ('{"a": 1, "a": 2}', "found 'a' twice"), ("[" * 33 + "]" * 33, "nested more than 32 deep"), ("[" * 10 ** 6, "nested more"),
-    ("NaN", "found NaN, expected a finite"), ("-Infinity", "found -Infinity"), ("1e999", "found 1e999"), ("9" * 30, "of 30 digits"),
+    ('{"a": 1, "a": 2}', "found 'a' twice"), ("[" * 33 + "]" * 33, "nested more than 32 deep"),
+    ("[" * 10 ** 6, "nested more"),
+    ("NaN", "found NaN, expected a finite"), ("-Infinity", "found -Infinity"), ("1e999", "found 1e999"),
+    ("9" * 30, "of 30 digits"),
     (b"\xff", "utf-8"), ("", "Expecting value"), ("{} {}", "Extra data")])
 def test_json_of_another_form_is_refused(text, message):
     with pytest.raises(ValueError, match=message):
@@ -395,9 +413,11 @@ def test_json_of_another_form_is_refused(text, message):
 
 @pytest.mark.parametrize("value, form, message", [
     (True, int, "a: found True, expected a whole number"), (1.0, int, "a: found 1.0"), (math.nan, float, "a: found nan"),
-    ({"b": 1}, {"b": str}, "a.b: found 1, expected a text"), ([1, "c"], [float], r"a\[1\]: found 'c', expected a finite number"),
+    ({"b": 1}, {"b": str}, "a.b: found 1, expected a text"), ([1, "c"], [float],
+    r"a\[1\]: found 'c', expected a finite number"),
     ({}, {"b": int, "c?": int}, "a: b missing"), ("x" * 999, int, "a: found 'x+ ..., expected"),
-    (11, range(10), "a: found 11, expected a whole number from 0 to 9"), (None, (int, str), "a: found None, expected a whole number or")])
+    (11, range(10), "a: found 11, expected a whole number from 0 to 9"),
+    (None, (int, str), "a: found None, expected a whole number or")])
 def test_a_value_of_another_form_is_named(value, form, message):
     with pytest.raises(ValueError, match=message):
         strict.check(value, form, "a")
@@ -437,10 +457,12 @@ THIRTY = "9" * 30
 WRONG = [(command.main, *TRAIN, option, value) for option, values in {
     "--size": ("0", "-8", "3000", THIRTY), "--iterations": ("0", "-1", THIRTY, "1.5", "true"), "--batch": ("0", "-1", THIRTY),
     "--learning-rate": ("nan", "-1", "0", "inf"), "--warmup": ("-1",), "--clip": ("0", "nan"), "--weight": ("-1", "0", "inf"),
-    "--cross": ("-1",), "--cross-until": ("-1", "x"), "--seed": ("-1", THIRTY), "--log-every": ("0",), "--checkpoint-every": ("0",),
+    "--cross": ("-1",), "--cross-until": ("-1", "x"), "--seed": ("-1", THIRTY), "--log-every": ("0",),
+    "--checkpoint-every": ("0",),
     "--threads": ("-1", "0", "100000"), "--device": ("cuda:99", "gpu", "meta", "mps", "cpu:7", ""),
-    "--options": ('{"latent": -1}', '{"latent": 0}', '{"latent": 999999999}', '{"latent": true}', '{"latent": 1.5}', "3", "nonsense",
-                  '{"a":' * 900 + "1" + "}" * 900, '{"latent": 1, "latent": 2}', '{"no": 1}', '{"dense": 1}', '{"modalities": 1}')
+    "--options": ('{"latent": -1}', '{"latent": 0}', '{"latent": 999999999}', '{"latent": true}', '{"latent": 1.5}', "3",
+                  "nonsense", '{"a":' * 900 + "1" + "}" * 900, '{"latent": 1, "latent": 2}', '{"no": 1}', '{"dense": 1}',
+                  '{"modalities": 1}')
 }.items() for value in values] + [
     (command.main,), (command.main, "gan"), (command.main, "train", "gan", "f.h5", "run"), (command.main, "evaluate"),
     (command.main, "evaluate", "run", "--pairs", "0"), (command.main, "evaluate", "run", "--pairs", THIRTY),
@@ -449,7 +471,8 @@ WRONG = [(command.main, *TRAIN, option, value) for option, values in {
     (command.main, "results", "--status", "--jobs", "0"), (command.main, "results", "--status", "--hours", "nan"),
     (command.main, "results", "--status", "--seeds", "x"), (command.main, "results", "--status", "--device", "cuda:9"),
     (publish.main, "vanilla", "--jobs", "0"), (publish.main, "vanilla", "--threads", THIRTY), (publish.main, "gan"),
-    (publish.main, "vanilla", "--out", "/dev/null"), (command.main, *TRAIN[:3], "pipe"), (command.main, *TRAIN[:3], "f.h5/run"),
+    (publish.main, "vanilla", "--out", "/dev/null"), (command.main, *TRAIN[:3], "pipe"),
+    (command.main, *TRAIN[:3], "f.h5/run"),
     (command.main, *TRAIN[:3], "x" * 5000), (command.main, *TRAIN[:3], "a\0b")] + [
     (render.main, "x.h5", option, value) for option, values in {
         "--identities": ("0", "-1", THIRTY), "--test-identities": ("-1",), "--size": ("0", "15", "9999"), "--seed": ("-1",),
@@ -457,7 +480,8 @@ WRONG = [(command.main, *TRAIN, option, value) for option, values in {
     (render.main, path) for path in ("/dev/null", "pipe", "link", ".", "nowhere/x.h5", "a\0b", "x" * 5000)]
 
 
-@pytest.mark.parametrize("line", WRONG, ids=lambda line: f"{line[0].__module__.split('.')[-2]} {' '.join(line[1:])}"[:60].strip())
+@pytest.mark.parametrize("line", WRONG,
+        ids=lambda line: f"{line[0].__module__.split('.')[-2]} {' '.join(line[1:])}"[:60].strip())
 def test_a_wrong_command_line_ends_with_2_and_one_line_and_leaves_nothing(line, tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "f.h5").write_text("no data")

@@ -178,7 +178,7 @@ def test_the_command_trains_measures_and_writes_a_file_a_run(small, tmp_path, mo
     assert shared.stem == main["measured"] == base["measured"]
     assert set(results.prints_of(shared.stem)) == set(measure.MEASURES)
     text = (tmp_path / "runs" / "vanilla-main-plain-0.json").read_text()
-    assert len(text.splitlines()) == len(main) and main["heldout"]["total"] == float(f"{main['heldout']['total']:.6g}")
+    assert len(text.splitlines()) == len(main) + 1 and main["heldout"]["total"] == float(f"{main['heldout']['total']:.6g}")
     assert results.stale(lambda name: name.startswith(("run ", "measured heldout"))) == {}
 
     def again(*args, **kwargs):

@@ -60,9 +60,8 @@ function talk(model) {
     ask: (question, id = `${own} ${count++}`) => send(id, { ask: id, ...question }) };
 }
 
-// A module's render, and under what it draws an area for what the callbacks in a kernel print: the last lines, the last pictures.
-const heard = (render) => ({ model, el }) => {
-  const ended = render({ model, el }), text = h("pre"), images = h("div"), area = h("div", { class: "mmvae-told", hidden: "" }, text, images);
+const heard = (render) => ({ model, el }) => {  // and under it what the callbacks in a kernel print: the last lines, the last pictures
+  const end = render({ model, el }), text = h("pre"), images = h("div"), area = h("div", { class: "mmvae-told", hidden: "" }, text, images);
   el.append(area);
   model.on("msg:custom", ({ told, pictures }) => {
     if (told === undefined) return;
@@ -70,7 +69,7 @@ const heard = (render) => ({ model, el }) => {
     if (pictures.length) images.replaceChildren(...pictures.map((png) => h("img", { src: `data:image/png;base64,${png}`, alt: "" })));
     area.hidden = false;
   });
-  return ended;
+  return end;
 };
 
 function newest(work) {  // one at a time; of those that wait only the last is done, and the others come to nothing
