@@ -366,7 +366,7 @@ def test_in_the_page_each_factor_moves_its_own_pictures(tab):
 def test_in_the_page_an_overconfident_expert_has_the_veto(tab):
     words = tab.locator(".words", has_text="product").first
     tab.get_by_text("agree", exact=True).click()
-    assert "No one has a veto" in words.inner_text()
+    assert "No expert decides alone" in words.inner_text()
     tab.focus("[data-slider=sdT]")
     tab.keyboard.press("Home")  # the least standard deviation, 0.1
     assert re.search(r"Expert T holds \d+\s% of the precision: the product follows it", words.inner_text())

@@ -119,7 +119,7 @@ function verdict(values, { shares, product: [[, mean, sd]] }) {  // in words
   const apart = (a, b) => Math.abs(values[a][0] - values[b][0]) > 2 * Math.hypot(values[a][1], values[b][1]);
   if (names.some((a) => names.some((b) => apart(a, b)))) return "The experts contradict each other. The product " +
     `settles at ${signed(mean)}, as sure (sd ${sd.toFixed(2)}) as if they agreed. A mixture keeps ${names.length > 2 ? "all" : "both"} opinions.`;
-  return `No one has a veto. Precisions add: the product (sd ${sd.toFixed(2)}) is surer than each of its factors.`;
+  return `No expert decides alone. Precisions add: the product (sd ${sd.toFixed(2)}) is surer than each of its factors.`;
 }
 
 async function experts({ model, el }) {
