@@ -389,6 +389,7 @@ def test_a_published_file_of_gigabytes_is_not_read(end, published):
 @pytest.mark.parametrize("spoil, message", [
     (lambda text: text.replace('"n":', '"n":1,"n":', 1), "twice"),
     (lambda text: text.replace('"n":', '"digest":"0","n":', 1), "digest"),
+    (lambda text: re.sub(r',\n "digest": "\w+"', "", text), "digest missing"),
     (lambda text: "[" * 10 ** 5, "nested more than 32 deep"),
     (lambda text: text.replace('"n":', '"m":NaN,"n":', 1), "finite")])
 def test_a_hostile_record_of_a_run_is_refused(spoil, message, tmp_path):

@@ -97,10 +97,11 @@ def _record(path: Path, changed: int) -> dict:
 
 
 def _kept(path: Path) -> dict:
-    """What `keep` wrote, without its digest; files from before they had one are read. Raises ValueError for a damaged one."""
+    """What `keep` wrote, without its digest. Raises ValueError for a damaged one."""
     found = strict.loads(strict.read(path, weights.LIMIT))
-    if isinstance(found, dict) and "digest" in found:
-        weights.sealed(found).pop("digest")
+    if not isinstance(found, dict) or "digest" not in found:
+        raise ValueError("digest missing")
+    weights.sealed(found).pop("digest")
     return found
 
 
@@ -142,12 +143,12 @@ def found(runs: list[dict]) -> int:
 # ---- writing
 
 def keep(path: Path, record: dict):
-    """Write a file of the new grid: a line a key, six digits a number, and with settings the digest of all of it. What a
-    process left there that was killed while it wrote goes. Raises OSError, as `mmvae.fit` does, if it cannot be written."""
+    """Write a file of the new grid: a line a key, six digits a number, and the digest of all of it. What a process left
+    there that was killed while it wrote goes. Raises OSError, as `mmvae.fit` does, if it cannot be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tidy(path)
     record = json.loads(json.dumps(_rounded(record)))
-    record |= {"digest": weights.digest_of(record)} if "settings" in record else {}
+    record |= {"digest": weights.digest_of(record)}
     write_atomically(path, f"{{{_lines(record, ' ', (',', ':'))}}}\n".encode())
 
 
