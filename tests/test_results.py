@@ -260,7 +260,7 @@ def test_runs_are_chosen_by_study_model_and_seed(small, monkeypatch, capsys):
     assert started == [f"mumo-main-plain-{seed}" for seed in (0, 1, 3)]
     capsys.readouterr()
     for argv, said in ((["--study", "none"], "invalid choice: 'none'"), (["--seeds", "x"], 'found "x", expected a seed'),
-                       (["--seeds", "9"], "found no run of the grid"), (["--jobs", "0"], "--jobs: found 0, expected 1")):
+                       (["--seeds", "9"], "found no run of the grid"), (["--jobs", "0"], "--jobs: found 0, expected a whole number from 1")):
         with pytest.raises(SystemExit):
             command(argv)
         assert said in capsys.readouterr().err
