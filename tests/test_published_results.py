@@ -86,6 +86,10 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def sealed(record: dict) -> str:
+    return json.dumps(record | {"digest": weights.digest_of(record)})
+
+
 def test_runs_of_the_new_grid_are_selected_from_their_folder(folder):
     assert [(run["study"], run["seed"]) for run in results.runs()] == [("base", 0), ("main", 9), ("main", 10)]
     assert [run["seed"] for run in results.runs(study="main", model="mumo")] == [9, 10]
@@ -97,8 +101,9 @@ def test_runs_of_the_new_grid_are_selected_from_their_folder(folder):
         results.runs(model="gan")
 
 
-@pytest.mark.parametrize("content, problem", [("{", "Expecting property name"), ("[]", "behaviour, cross, .* missing"),
-                                              (json.dumps(dict.fromkeys(results.RUN) | {"settings": {"sise": 3}}), "sise")])
+@pytest.mark.parametrize("content, problem", [
+    ("{", "Expecting property name"), ("[]", "digest missing"), (sealed({}), "behaviour, cross, .* missing"),
+    (sealed(dict.fromkeys(results.RUN) | {"settings": {"sise": 3}}), "sise")])
 def test_a_damaged_run_of_the_new_grid_is_named(folder, content, problem):
     (folder / "mumo-main-plain-9.json").write_text(content)
     with pytest.raises(ValueError, match=rf"mumo-main-plain-9.json: found a damaged file \(.*{problem}.*make results"):
