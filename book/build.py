@@ -209,7 +209,7 @@ def pages(profile):
     """Copy the site, if it is whole, to _build/pages, and the PDF beside it where one was made."""
     if found := problems(profile):
         sys.exit("pages: the site is not whole, nothing is published:\n  " + "\n  ".join(found))
-    work, out = ROOT / "_build/work/pages", ROOT / "_build/pages"
+    work, out = ROOT / "_build" / "work" / "pages", ROOT / "_build/pages"
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(html_dir(profile), work)
     for path in sorted((ROOT / "_build/latex").glob("*.pdf")):

@@ -74,7 +74,7 @@ def replaced(folder):
 
     def build_it(command, **options):
         for name in PAGES:
-            stage.write_text(folder / "_build/work/cpu/_build/html" / name, words() + name)
+            stage.write_text(folder / "_build" / "work" / "cpu/_build/html" / name, words() + name)
         return subprocess.CompletedProcess(command, 0)
 
     build.ROOT, build.stage, build.subprocess.run, build.print = folder, stage_it, build_it, lambda *words, **options: None

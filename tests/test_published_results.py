@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mmvae
-from mmvae.experiment import grid, measure, results, weights
+from mmvae.experiment import grid, results, weights
 from mmvae.experiment.results import spread
 
 # ---------------------------------------------------------------- reading

@@ -8,6 +8,7 @@ import torch
 from mmvae import MuMoVAE, PoEVAE
 from mmvae.evaluate import identified, oracle
 from mmvae.evaluate.oracle import LinearGaussian
+from worlds import fit_exactly
 
 I, T, IT = ("I",), ("T",), ("I", "T")  # noqa: E741
 SUBSETS = I, T, IT
@@ -44,21 +45,6 @@ def off_diagonal(A):
 
 def ceiling(truth, x, subsets):
     return sum(truth.exact_log_likelihood(of(x, s)).mean() for s in subsets).item()
-
-
-def fit(model, x, parameters=None, iterations=400):
-    """Maximise the sum of the model's ELBOs, over z exactly; returns that sum, nats a row."""
-    optimiser = torch.optim.LBFGS(list(parameters or model.parameters()), max_iter=iterations, history_size=50,
-                                  tolerance_grad=1e-9, tolerance_change=1e-13, line_search_fn="strong_wolfe")
-
-    def loss():
-        optimiser.zero_grad()
-        total = -sum(elbo.mean() for elbo in oracle.exact_elbos(model, x).values())
-        total.backward()
-        return total
-
-    optimiser.step(loss)
-    return -loss().item()
 
 
 def made(cls, truth, seed=0, **options):
@@ -197,7 +183,7 @@ def test_a_product_with_the_prior_inside_takes_the_sorted_solution_as_it_is(orth
 def test_trained_on_orthogonal_truth_all_latents_are_sorted(orthogonal, cls, options):
     x = orthogonal.sigma_points()
     model = made(cls, orthogonal, **WHOLE, **options)
-    assert ceiling(orthogonal, x, model.subsets) - fit(model, x, iterations=500) < 1e-3
+    assert ceiling(orthogonal, x, model.subsets) - fit_exactly(model, x, iterations=500) < 1e-3
     quiet, loud = sharpness(model).sort(0).values
     assert (quiet < 1e-2 * loud).sum().item() == 4 and (quiet > 0.1 * loud).sum().item() == 3
     found = sharpness(model)
@@ -219,12 +205,12 @@ def test_where_the_matrices_do_not_commute_no_model_is_tight(correlated):
     x = correlated.sigma_points()
     for cls, options in ((MuMoVAE, {}), (PoEVAE, INSIDE)):
         model = made(cls, correlated, **WHOLE, **options)
-        assert 0.2 < ceiling(correlated, x, SUBSETS) - fit(model, x) < 0.5
+        assert 0.2 < ceiling(correlated, x, SUBSETS) - fit_exactly(model, x) < 0.5
         p = oracle.learnt(model)
         errors = [(correlated.exact_log_likelihood(of(x, s)) - p.exact_log_likelihood(of(x, s))).mean() for s in SUBSETS]
         assert sum(errors) > 0.05  # some likelihood is given up
     model = made(PoEVAE, correlated, **WHOLE, subsets=[IT])
-    assert ceiling(correlated, x, [IT]) - fit(model, x) < 5e-3
+    assert ceiling(correlated, x, [IT]) - fit_exactly(model, x) < 5e-3
 
 
 # ---- the price of a mixture
@@ -250,11 +236,11 @@ def test_the_price_of_mixing_two_private_latents_by_search(r):
     assert p.precision(I).det().item() == pytest.approx(1 + r)
     x = p.sigma_points()
     model = with_decoders(made(MuMoVAE, p, private=0, shared=2), p)
-    fit(model, x, list(model.encoders.parameters()))
+    fit_exactly(model, x, list(model.encoders.parameters()))
     for s, expected in ((I, price(r)), (T, price(r)), (IT, 0.0)):
         assert oracle.inference_gap(model, of(x, s)).mean().item() == pytest.approx(expected, abs=1e-7)
     product = with_decoders(made(PoEVAE, p, private=0, shared=2, **INSIDE), p)
-    fit(product, x, list(product.encoders.parameters()))
+    fit_exactly(product, x, list(product.encoders.parameters()))
     assert all(oracle.inference_gap(product, of(x, s)).mean() > price(r) / 10 for s in SUBSETS)
     assert sum(oracle.inference_gap(product, of(x, s)).mean().item() for s in SUBSETS) > 2 * price(r)
 
@@ -298,7 +284,7 @@ def test_training_leaves_a_mixture_with_the_pair_alone_and_none_with_a_marginal_
     for seed in range(3):
         alone, one = (made(PoEVAE, p, seed, private=0, shared=2, **INSIDE, subsets=s) for s in ([IT], [I, IT]))
         for model in (alone, one):
-            assert ceiling(p, x, model.subsets) - fit(model, x) < 1e-6
+            assert ceiling(p, x, model.subsets) - fit_exactly(model, x) < 1e-6
         mixed.append(sharpness(alone).amin().item())
         assert sharpness(one).amin(0).max() < 1e-6
     assert max(mixed) > 0.1
@@ -314,9 +300,9 @@ def test_the_best_silence_with_the_prior_outside_is_not_complete(r, silent, lost
     x = p.sigma_points()
     for options, precision, short in (({}, silent, lost), (INSIDE, 0.0, 0.0)):
         model = with_decoders(made(PoEVAE, p, private=0, shared=1, **options), p)
-        total = fit(model, x, list(model.encoders.parameters()))
+        total = fit_exactly(model, x, list(model.encoders.parameters()))
         assert ceiling(p, x, SUBSETS) - total == pytest.approx(short, abs=1e-3)
         assert model.encoders["T"](x["T"])["S"].precision[0, 0].item() == pytest.approx(precision, abs=2e-3)
     both = with_decoders(made(MuMoVAE, p, private=0, shared=1), p)
-    fit(both, x, list(both.encoders.parameters()))
+    fit_exactly(both, x, list(both.encoders.parameters()))
     assert both.posterior({"T": x["T"]})["S"].precision[0, 0].item() == pytest.approx(1, abs=1e-5)

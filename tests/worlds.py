@@ -5,6 +5,7 @@ from torch import nn
 import mmvae
 from mmvae import MODELS, Modality, categories, images, mixture_of_experts, vectors
 from mmvae.data import Rows
+from mmvae.evaluate import oracle
 from mmvae.likelihoods import Laplace, NegativeBinomial, Normal
 from mmvae.models import MultiModalVAE, decoders_of, encoder_of
 
@@ -101,3 +102,18 @@ def rows(world, gaps=False, n=N):
     present = {m: torch.arange(n) % (k + 2) > 0 for k, m in enumerate(list(x)[1:])} if gaps else {}
     factors = {"kind": torch.arange(n) % 3, "angle": torch.rand(n, generator=g)}
     return Rows(x, present, factors)
+
+
+def fit_exactly(model, x, parameters=None, iterations=400):
+    """Maximise the sum of the model's ELBOs, over z exactly; returns that sum, nats a row."""
+    optimiser = torch.optim.LBFGS(list(parameters or model.parameters()), max_iter=iterations, history_size=50,
+                                  tolerance_grad=1e-9, tolerance_change=1e-13, line_search_fn="strong_wolfe")
+
+    def loss():
+        optimiser.zero_grad()
+        total = -sum(elbo.mean() for elbo in oracle.exact_elbos(model, x).values())
+        total.backward()
+        return total
+
+    optimiser.step(loss)
+    return -loss().item()

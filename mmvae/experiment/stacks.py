@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
+from .. import checkpoint
 from ..distributed import gpus
-from ..files import checkpoints_in
 from ..stacked import CHUNK, Stack
 from . import profiles
 from .grid import Run, pairs
@@ -31,7 +31,7 @@ def cells(runs: list[Run]) -> list[list[Run]]:
 
 def whole(run: Run) -> bool:
     """Whether its folder holds the last checkpoint."""
-    return any(int(path.stem.split("-")[1]) == run.recipe.iterations for path in checkpoints_in(run.folder))
+    return checkpoint.named(run.folder, run.recipe.iterations).exists()
 
 
 def train(runs: list[Run], device: str, hours: float):
