@@ -50,7 +50,9 @@ def test_a_published_model_is_of_the_profile_that_the_book_states(name):
     record, (model, changes) = weights.info(name), weights.RECIPES[name]
     settings = Recipe(**record["settings"])
     assert settings == CPU.settings(model, **changes), "publish anew, or set PROFILES['cpu'] to what is published"
-    assert record["settings"]["weight"] == 1 and record["data"] == weights.info("mumo")["data"] != record["test_data"]
+    assert record["settings"]["weight"] == 1 and record["data"] != record["test_data"]
+    people, same = record["people"], weights.info("mumo")["people"]  # known by their numbers: another processor may render a
+    assert all(people[split]["value"] == same[split]["value"] for split in people)  # grey level otherwise
     assert record["parameters"] == sum(p.numel() for p in mmvae.MODELS[model](size=CPU.size).parameters())
     assert {"python", "torch", "numpy", "device"} <= set(record["versions"]) and record["machine"]["threads"] >= 1
     assert record["seconds"] == record["log"]["seconds"][-1] > 0

@@ -13,7 +13,7 @@ import json
 import math
 import multiprocessing
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from time import monotonic, process_time
@@ -54,7 +54,7 @@ class Run:
     def folder(self) -> Path:
         """Where it is trained: under a hash of what it is a function of, its recipe and its data."""
         data = pairs("train", self.people, self.recipe.size).fingerprint
-        words = f"{sorted(asdict(self.recipe).items())} {data}"
+        words = f"{sorted(self.recipe.settings.items())} {data}"
         return profiles.build_folder() / "results" / f"{self.name}-{hashlib.sha256(words.encode()).hexdigest()[:12]}"
 
     @property
@@ -63,7 +63,7 @@ class Run:
         processor may render a grey level otherwise, so that their fingerprint is kept, but not asked for."""
         return {"study": self.study, "variant": self.variant, "model": self.recipe.model, "seed": self.recipe.seed,
                 "people": self.people, "held_out": HELD_OUT, "generator": faces.GENERATOR_VERSION,
-                "settings": json.loads(json.dumps(asdict(self.recipe)))}
+                "settings": json.loads(json.dumps(self.recipe.settings))}
 
 
 def _variants():
@@ -107,7 +107,7 @@ def _variants():
         yield "cross", "throughout", model, range(5), PEOPLE, {"cross": 1.0}
     for name, (model, changes) in weights.RECIPES.items():
         variant = name.removeprefix(model)[1:] or "plain"
-        yield "long", variant, model, range(3), PEOPLE, {"iterations": FULL} | changes
+        yield "long", variant, model, range(1), PEOPLE, {"iterations": FULL} | changes
 
 
 def grid() -> list[Run]:

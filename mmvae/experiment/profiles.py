@@ -6,7 +6,7 @@ only the people that it shows, when it shows them. Whatever else is in the build
 """
 import hashlib
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
@@ -79,7 +79,7 @@ class Profile:
         """Where a run is kept: under a hash of its recipe, its data and the device. What its code computed stands in it, and
         `mmvae.fit` refuses to go on with code that computes something else."""
         recipe = self.settings(model, **changes)
-        words = f"{sorted(asdict(recipe).items())} {self.pairs(size=recipe.size).fingerprint} {self.device}"
+        words = f"{sorted(recipe.settings.items())} {self.pairs(size=recipe.size).fingerprint} {self.device}"
         return build_folder() / "runs" / f"{model}-{hashlib.sha256(words.encode()).hexdigest()[:12]}"
 
     def train(self, model: str, progress: bool = True, **changes) -> MultiModalVAE:
@@ -115,17 +115,18 @@ class Profile:
         return measure(self.run_dir(model, **changes), *pairs, n)
 
     def _published(self, model: str, changes: dict) -> str | None:
-        """The name under which `train` finds this model among the published ones: in the cpu profile, if it is there."""
-        same = (name for name, (of, its) in weights.RECIPES.items()
-                if of == model and self.settings(model, **its) == self.settings(model, **changes))
+        """The name under which `train` finds this model among the published ones: in the cpu profile, if it is there; of the
+        length that it was published with, if `changes` ask for no other."""
+        same = (name for name, (of, its) in weights.RECIPES.items() if of == model and self.settings(model, **its) ==
+                self.settings(model, **{"iterations": its.get("iterations", self.iterations)} | changes))
         return next(same, None) if self.published else None
 
 
 PEOPLE = 500, 200  # whom the published models learn from, and who is held out: the first of them are the cpu profile's
 PROFILES = {
     "smoke": Profile("smoke", size=16, iterations=30, batch=32, identities=4, test_identities=2, stored_size=32),
-    "cpu": Profile("cpu", size=64, iterations=10_000, batch=64, identities=50, test_identities=20, published=True),
-    "book": Profile("book", 64, 10_000, 64, *PEOPLE),
+    "cpu": Profile("cpu", size=64, iterations=80_000, batch=64, identities=50, test_identities=20, published=True),
+    "book": Profile("book", 64, 80_000, 64, *PEOPLE),
     "gpu": Profile("gpu", 64, 80_000, 64, *PEOPLE, device="cuda"),
 }
 
