@@ -16,10 +16,11 @@ import torch
 
 import mmvae
 from mmvae.experiment.recipe import Recipe
+from mmvae.experiment.table import FIRST
 
 BASE = {"model": "mumo", "batch": 64, "size": 64, "identities": 50}
 VARIED = {"batch": (16, 32, 64, 128, 256, 512, 1024), "size": (32, 64, 128), "identities": (50, 500),
-          "model": tuple(mmvae.MODELS)}
+          "model": FIRST}
 
 
 def cost(base: dict, varied: dict, rounds: int, seconds: float) -> dict:

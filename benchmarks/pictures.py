@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import measure
 import numpy as np
 import torch
+from dense import dense
 from safetensors.torch import load_file
 
 import mmvae
@@ -32,8 +33,8 @@ def load(name: str, before: Path | None):
     """A published model of this version, or of the one in the folder `before`, whose decoders are dense."""
     if before is None:
         return mmvae.load(name)
-    settings = json.loads((before / f"{name}.json").read_text())["settings"]
-    model = Recipe(**settings | {"options": {"dense": True} | settings.get("options", {})}).build()
+    recipe = Recipe(**json.loads((before / f"{name}.json").read_text())["settings"])
+    model = dense(recipe.build(), recipe.size)
     stored = load_file(before / f"{name}.safetensors")
     model.load_state_dict({k.replace(".pixels.", ".last."): v.float() for k, v in stored.items()})
     return model.eval()

@@ -28,6 +28,7 @@ import yaml
 
 import colab
 from check import ROOT, executed_dir, html_dir, notebooks, problems, read_notebook, toc_entries
+from slim import slim_pages
 from stage import stage, write_text
 
 # of the bundled MathJax, what a page can ask for
@@ -169,7 +170,7 @@ def site(profile):
     key = digest(
         [p for p in sorted(source.rglob("*")) if p.is_file()]
         + sorted((ROOT / "mmvae").rglob("*.py"))  # their docstrings are pages
-        + [ROOT / "constraints.txt", ROOT / "book/build.py", ROOT / "book/colab.py", *notebooks()],
+        + [ROOT / "constraints.txt", ROOT / "book/build.py", ROOT / "book/colab.py", ROOT / "book/slim.py", *notebooks()],
         root=ROOT,
     )
     stamp = out / ".site-hash"
@@ -197,6 +198,7 @@ def site(profile):
             if path.is_file() and not path.relative_to(mathjax).as_posix().startswith(MATHJAX):
                 path.unlink()
         config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+        slim_pages(html)
         colab.write(html)
         add_for_publishing(html, config["html"]["baseurl"])
         write_text(html / ".site-hash", key)

@@ -147,6 +147,8 @@ def problems(profile, root=ROOT):
     found += [f"notebooks/{s.name}: not in _toc.yml" for s in sources if f"notebooks/{s.stem}" not in pages]
     for page in pages:
         found += [f"{page}: {what}" for what in page_problems(html / f"{page}.html")]
+        if CHROMIUM and not page.startswith("notebooks/") and (html / f"{page}.html").exists():
+            found += [f"{page}: {what}" for what in widget_problems(html / f"{page}.html")]
     found += published_problems(html, pages) if html.exists() else []
     for source in sources:
         wrong = notebook_problems(source, executed_dir(profile, root) / source.name)

@@ -12,6 +12,7 @@ from importlib.metadata import version
 
 from PIL import Image
 
+import landing
 from check import ROOT, executed_dir, notebooks, pictures, read_notebook, tags
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -172,7 +173,7 @@ def stage(profile, target):
         folder = executed_dir(profile).relative_to(ROOT)
         sys.exit(f"{folder}: not executed yet: {', '.join(missing) or 'any notebook'}")
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(ROOT / "book", target / "book", ignore=shutil.ignore_patterns("*.py", "__pycache__", "paper"))
+    shutil.copytree(ROOT / "book", target / "book", ignore=shutil.ignore_patterns("*.py", "__pycache__", "paper", "*.yml"))
     shutil.copy(ROOT / "book/ext/api.py", target / "book/ext")
     stage_widgets(profile, target / "widgets")
     (target / "benchmarks").mkdir(exist_ok=True)
@@ -185,3 +186,6 @@ def stage(profile, target):
                 data["text/html"] = lighter("".join(data["text/html"]), target / "pictures")
         write_text(target / "notebooks" / source.name, json.dumps(nb, indent=1, ensure_ascii=False))
     write_text(target / "book" / "status.md", status_page(profile))
+    write_text(target / "book" / "chapters.txt", landing.cards())  # book/intro.md includes all three
+    for name, part in zip(("live", "does"), landing.live(target / "widgets")):
+        write_text(target / "book" / f"{name}.html", lighter(part, target / "pictures"))

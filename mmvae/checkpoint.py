@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from . import behaviour, strict
+from . import behaviour, strict, terms
 from .files import checkpoints_in as _checkpoints, write_atomically
 from .observed import joined
 
@@ -179,6 +179,7 @@ def load_run(run_dir: str | Path, model: nn.Module) -> nn.Module:
     """
     run_dir = Path(run_dir)
     run = settings_of(run_dir)
+    terms.prepare(model, run["settings"].get("extra"))
     if run["model"].keys() == about(model).keys() and (changed := changes(run["model"], about(model))):
         raise ValueError(f"{run_dir}: holds a run of another model ({changed})")
     found = newest(run_dir, run, model.state_dict())

@@ -146,13 +146,13 @@ def prepared(model: nn.Module, rows, settings, part: slice, compile: bool):
         raise ValueError(f"compile: found {size()} processes, expected one")
     x, present = rows.batch(torch.zeros(part.stop - part.start, dtype=torch.int64, device=rows.device))
     with torch.random.fork_rng(gpus(rows.device)):
-        def step(of):
-            of.loss(x, settings.weight, present, settings.cross_at(0), check=False)["total"].backward()
+        def step(of, iteration=0):
+            of.loss(x, settings.weight, present, check=False, **settings.added_at(iteration))["total"].backward()
             idle = any(p.grad is None for p in model.parameters() if p.requires_grad)
             model.zero_grad()
             return idle
 
-        stepped = DataParallel(model, idle=step(model))
+        stepped = DataParallel(model, idle=any([step(model, i) for i in (0, settings.iterations - 1)]))
         for _ in range(2):  # the new groups are made when the second begins
             step(stepped)
     return stepped

@@ -177,7 +177,7 @@ def _table(experts: list[Gaussian], masks: list[Tensor | None]) -> Tensor:
 def _one_shape(where: str, experts) -> tuple[int, ...]:
     if not experts:
         raise ValueError(f"{where}: got no expert, expected at least one Gaussian")
-    shapes = {tuple(e.mu.shape) for e in experts}
-    if len(shapes) > 1:
-        raise ValueError(f"{where}: experts of shapes {sorted(shapes)}, expected one shape")
-    return shapes.pop()
+    shapes = [tuple(e.mu.shape) for e in experts]  # no set: a free batch has no hash in an export
+    if any(shape != shapes[0] for shape in shapes):
+        raise ValueError(f"{where}: experts of shapes {sorted(set(shapes))}, expected one shape")
+    return shapes[0]

@@ -3,17 +3,17 @@ formed, and for which subsets a negative ELBO is added to the loss.
 
 A subset is a tuple of names in the model's order, ("I", "T"), and "I+T" in the names of networks and loss terms. Latent
 blocks: a private one a modality, named as it is, and "S", shared. Data are {name: (B, ...)}; an absent key is a modality
-that was not observed, and `present`, {name: bool (B,)}, says in which rows it was.
-"""
+that was not observed, and `present`, {name: bool (B,)}, says in which rows it was."""
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
-from . import observed
+from . import observed, terms as further
 from .gaussian import Gaussian, Mixture, prior, product_of_experts
 from .nets import Encoder, Modality
 from .observed import Data, Subset, all_subsets, joined
@@ -29,8 +29,8 @@ class MultiModalVAE(nn.Module):
 
     modalities: {name: Modality}; the order is theirs. blocks: {block: dimensions}; None: the private ones, with "S" of
     `shared` dimensions in their middle. subsets: those that carry an ELBO; None: every non-empty one.
-    Raises TypeError or ValueError for modalities that are none, names that are taken, and subsets of other names.
-    """
+    Raises TypeError or ValueError for modalities that are none, names that are taken, and subsets of other names."""
+    singly = False  # whether what a subset adds to the loss needs what each of its modalities says alone
 
     def __init__(self, modalities: dict[str, Modality], shared: int = 0, blocks: dict[str, int] | None = None,
                  subsets: Sequence[Sequence[str]] | None = None):
@@ -38,8 +38,7 @@ class MultiModalVAE(nn.Module):
         observed.check_modalities(type(self).__name__, modalities, Modality, blocks or {"S": shared})
         self.modalities = {m: replace(of, likelihood=copy.deepcopy(of.likelihood)) for m, of in modalities.items()}
         names = tuple(modalities)
-        middle = (len(names) + 1) // 2  # so that a pair reads z_I, z_S, z_T
-        order = (*names[:middle], "S", *names[middle:])
+        order = (*names[:(k := (len(names) + 1) // 2)], "S", *names[k:])  # so that a pair reads z_I, z_S, z_T
         self.blocks = blocks or {b: shared if b == "S" else modalities[b].private for b in order}
         self.subsets = all_subsets(names) if subsets is None else observed.subsets_of(names, subsets)
         self.likelihoods = nn.ModuleDict({m: of.likelihood for m, of in self.modalities.items()
@@ -81,30 +80,29 @@ class MultiModalVAE(nn.Module):
         return {m: self.likelihood(m).mean(output) for m, output in self.decode(z, modalities).items()}
 
     def terms(self, x: Data, weight: float | dict[str, float] = 1.0, present: dict[str, Tensor] | None = None,
-              subsets: Sequence[Subset] = (), cross: float | None = None, check: bool = True) -> dict[str, Tensor]:
+              subsets: Sequence[Subset] = (), cross: float | None = None, check: bool = True,
+              extra: dict[str, float] | None = None) -> dict[str, Tensor]:
         """Every term of the loss, per row: each value is (B,), nats. See `loss` for names and arguments. subsets: whose ELBOs
-        to sum instead of `self.subsets`."""
+        to sum, instead of what each of `self.subsets` has as its `share`."""
         x, masks = self.check(x, present, values=check)
         observed.check_weight(self, weight)
-        subsets = observed.subsets_of(tuple(self.modalities), subsets) if subsets else self.subsets
+        own, subsets = not subsets, observed.subsets_of(tuple(self.modalities), subsets) if subsets else self.subsets
         cases = observed.cases(self, x, masks, subsets)
-        single = [] if cross is None else [(m,) for m in x]
-        for s in single:
-            observed.refuse_unseen(self, s)
-        posteriors = self.posteriors(x, list(dict.fromkeys([s for s, _ in cases] + single)))
+        more = further.wanted(self, extra, cross)
+        needed = [s for s, _ in cases] + further.needed(self, x, masks, more) + [(m,) for m in x if own and self.singly]
+        posteriors = self.posteriors(x, list(dict.fromkeys(needed)))
         terms = {"total": self.like.new_zeros(_batch(x))}  # (B,)
         for subset, rows in cases:
-            elbo = self.elbo(x, posteriors[subset], subset, weight)
+            part = self.share(x, posteriors, subset, weight) if own else self.elbo(x, posteriors[subset], subset, weight)
             if rows is not None:
-                elbo = {k: torch.where(rows, v, torch.zeros_like(v)) for k, v in elbo.items()}
-            terms.update({f"{joined(subset)}.{k}": v for k, v in elbo.items()})  # torch 2.4 compiles no |
-            terms["total"] = terms["total"] - elbo["elbo"]
-        if cross is not None:
-            with torch.set_grad_enabled(torch.is_grad_enabled() and cross > 0):  # at 0 it is only watched
-                swapped = self.cross_reconstruction(x, {s[0]: q for s, q in posteriors.items() if len(s) == 1}, masks)
-            terms.update({f"cross.reconstruction.{m}": r for m, r in swapped.items()})
-            terms["total"] = terms["total"] + cross * sum(_weighed(weight, m, r) for m, r in swapped.items())
-        return terms
+                part = {k: torch.where(rows, v, torch.zeros_like(v)) for k, v in part.items()}
+            terms["total"] = terms["total"] + part.pop("loss", -part["elbo"])
+            terms.update({f"{joined(subset)}.{k}": v for k, v in part.items()})  # torch 2.4 compiles no |
+        return further.add(self, x, posteriors, masks, more, terms, partial(_weighed, weight))
+
+    def share(self, x: Data, posteriors: dict[Subset, Posterior], subset: Subset, weight=1.0) -> dict[str, Tensor]:
+        """What a subset adds to the loss, "loss", and its terms: minus its ELBO. `singly`: posteriors has single ones too."""
+        return self.elbo(x, posteriors[subset], subset, weight)
 
     def elbo(self, x: Data, q: Posterior, subset: Subset, weight: float | dict[str, float] = 1.0) -> dict[str, Tensor]:
         """The ELBO of one subset, by one draw of z from q, and its terms: {"reconstruction.m", "kl.b", "elbo": (B,)}."""
@@ -119,20 +117,12 @@ class MultiModalVAE(nn.Module):
         of DMVAE (Lee & Pavlovic 2021) alone, no ELBO and no part of the stated losses [eq-why-cross].
 
         single: the posterior of each modality alone. Returns {modality: (B,)}, nats; with more than two, summed over the
-        others. A row that lacks either adds nothing.
-        """
-        swapped = {}
-        for m in x:
-            for other in (o for o in x if o != m):
-                z = {m: single[m][m].sample(), "S": single[other]["S"].sample()}
-                term = -observed.log_prob(self, m, self.decode(z, (m,))[m], x[m])
-                for mask in (masks[k] for k in (m, other) if k in masks):
-                    term = torch.where(mask, term, torch.zeros_like(term))
-                swapped[m] = swapped.get(m, 0) + term
-        return swapped
+        others. A row that lacks either adds nothing."""
+        swapped = further.cross(self, x, {(m,): q for m, q in single.items()}, masks)
+        return {k.removeprefix("reconstruction."): value for k, value in swapped.items()}
 
     def loss(self, x: Data, weight: float | dict[str, float] = 1.0, present: dict[str, Tensor] | None = None,
-             cross: float | None = None, check: bool = True) -> dict[str, Tensor]:
+             cross: float | None = None, check: bool = True, extra: dict[str, float] | None = None) -> dict[str, Tensor]:
         """The loss and each of its terms, averaged over the batch: nats a row.
 
         "total" is what is minimised, the sum of the negative ELBOs of `self.subsets`. For each of these subsets s,
@@ -143,10 +133,10 @@ class MultiModalVAE(nn.Module):
         was not observed adds no loss and no gradient, whatever stands in its place.
         weight: of the log-likelihood against the KL, 1 for the ELBO itself; or {modality: weight}, where 1 is not said.
         present: {modality: bool (B,)}, the rows in which it was observed; a modality that is not named: all.
-        cross: None for the loss of the book; a number adds cross * weight * (sum of "cross.reconstruction.m"), each from
-        `cross_reconstruction`. check: whether to look at the values of x, which a training loop does once.
+        extra: None for the loss of the book; {term: weight} adds terms of `mmvae.terms`. cross: the same of "cross" alone, a
+        number or None. check: whether to look at the values of x, which a training loop does once.
         """
-        return {k: v.mean() for k, v in self.terms(x, weight, present, cross=cross, check=check).items()}
+        return {k: v.mean() for k, v in self.terms(x, weight, present, cross=cross, check=check, extra=extra).items()}
 
     @torch.no_grad()
     def predict(self, x: Data, want: Sequence[str] | None = None, n: int = 16, present: dict[str, Tensor] | None = None,
@@ -212,8 +202,7 @@ class PoEVAE(MultiModalVAE):
     q(z_S | x_I, x_T) is proportional to p(z_S) q_I(z_S | x_I) q_T(z_S | x_T): Wu & Goodman (2018), sec. 2 [eq-poe-joint].
     v1 and v2 of the MMPOE-VAE differ in `subsets`; without private blocks it is the WG-VAE.
     single_prior: multiply p(z_S) into the posterior of a single modality too, as Wu & Goodman do. The experiment's
-    formula, our default, takes the single expert as it is.
-    """
+    formula, our default, takes the single expert as it is."""
 
     def __init__(self, modalities: dict[str, Modality], shared: int = 5, subsets: Sequence[Sequence[str]] | None = None,
                  single_prior: bool = False):

@@ -1,6 +1,7 @@
 """What was observed: which data a model refuses, in a sentence; and which rows give which subset of the modalities."""
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 from itertools import combinations
 from numbers import Integral, Real
 
@@ -11,7 +12,7 @@ from .gaussian import Gaussian, Mixture
 
 Subset = tuple[str, ...]
 Data = dict[str, Tensor]
-TAKEN = "S", "Z", "cross", "total"  # names of blocks and of terms
+TAKEN = "S", "Z", "cross", "all-from-one", "auxiliary", "total"  # names of blocks and of terms
 METHODS = "log_prob", "mean", "sample", "check"  # of a likelihood
 
 
@@ -202,7 +203,8 @@ def choose(cases: list[tuple[Tensor | None, Gaussian | Mixture]]) -> Gaussian | 
     (_, q), *rest = cases
     for rows, other in rest:
         if isinstance(q, Gaussian) and isinstance(other, Gaussian):
-            q = Gaussian(*(torch.where(rows.unsqueeze(1), getattr(other, k), getattr(q, k)) for k in ("mu", "logvar")))
+            both = [(getattr(other, f.name), getattr(q, f.name)) for f in fields(q)]
+            q = type(q)(*(torch.where(rows.view(-1, *[1] * (a.dim() - 1)), a, b) for a, b in both))
             continue
         a, b = (Mixture((g,), torch.ones_like(g.mu[:, :1])) if isinstance(g, Gaussian) else g for g in (q, other))
         q = Mixture((*a.parts, *b.parts), torch.cat([a.weights * ~rows.unsqueeze(1), b.weights * rows.unsqueeze(1)], 1))

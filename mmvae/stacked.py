@@ -65,7 +65,7 @@ class Stack:
         observed.cases(first, *first.check(x, present), first.subsets)  # in a sentence, before anything is computed
         drawn = _Noise()
         with torch.no_grad(), drawn.instead():
-            self.terms = list(first.loss(x, of.weight, present, of.cross_at(0)))
+            self.terms = list(first.loss(x, of.weight, present, **of.added_at(0)))
         seed = sum(s.seed * 1009 ** k for k, s in enumerate(settings)) % 2 ** 31  # another for other seeds
         self.generator = torch.Generator(self.device).manual_seed(seed)
         K, kind = len(models), {"device": self.device}
@@ -77,7 +77,7 @@ class Stack:
         self.optimiser = torch.optim.AdamW([self.weights], self.rate, BETAS, weight_decay=of.weight_decay, fused=True,
                                            capturable=self.device.type == "cuda")
         self.done, self.log, self.started = 0, [], time.perf_counter()
-        self.graphs = {}  # of an iteration, by the weight of the cross-reconstruction
+        self.graphs = {}  # of an iteration, by what is added to the loss
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
 
     @property
@@ -98,36 +98,36 @@ class Stack:
             self.rates.copy_(torch.tensor([of.rate(i) for i in steps]))
             self.at.zero_()
             for i in steps:
-                self._iterate(of.cross_at(i))
+                self._iterate(**of.added_at(i))
             self.log.append(self.found.mean(0))  # (terms, K)
         self.done += CHUNK
 
-    def _iterate(self, cross: float | None):
+    def _iterate(self, cross: float | None, extra: dict[str, float] | None = None):
         if self.stream is None:
-            return self._iteration(cross)
-        if cross not in self.graphs:
+            return self._iteration(cross, extra)
+        if (key := (cross, *(extra or {}).items())) not in self.graphs:
             kept = [t.detach().clone() for t in self._state()]
             self.at.zero_()
             for _ in range(3):  # what PyTorch sets up at first must not be captured
-                self._iteration(cross)
-            self.graphs[cross] = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graphs[cross], stream=self.stream):
-                self._iteration(cross)
+                self._iteration(cross, extra)
+            self.graphs[key] = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graphs[key], stream=self.stream):
+                self._iteration(cross, extra)
             for now, before in zip(self._state(), kept + [torch.zeros_like(t) for t in self._state()[len(kept):]]):
                 now.data.copy_(before)
-        self.graphs[cross].replay()
+        self.graphs[key].replay()
 
     def _state(self) -> list[Tensor]:
         """All that an iteration changes."""
         return [self.weights, self.at, *self.optimiser.state[self.weights].values()]
 
-    def _iteration(self, cross: float | None):
+    def _iteration(self, cross: float | None, extra: dict[str, float] | None = None):
         """One iteration of all K, as `train.update` is of one."""
         of, K = self.settings[0], len(self.settings)
         index, noise, rate = (t.index_select(0, self.at)[0] for t in (self.index, self.noise, self.rates))
         drawn = self.rows.batch(index.flatten())
         x, present = ({m: v.unflatten(0, (K, of.batch)) for m, v in part.items()} for part in drawn)
-        terms = self._losses(x, present, noise, cross)
+        terms = self._losses(x, present, noise, cross, extra)
         grad, = torch.autograd.grad(terms["total"].sum(), self.weights)  # of each model's weights by its own loss alone
         norm = grad.square().sum(1, keepdim=True).sqrt()
         self.weights.grad = grad * (of.clip / (norm + 1e-6)).clamp(max=1)  # as clip_grad_norm_, model by model
@@ -136,11 +136,12 @@ class Stack:
         self.found.index_copy_(0, self.at, torch.stack([terms[k].detach() for k in self.terms])[None])
         self.at += 1
 
-    def _losses(self, x: dict[str, Tensor], present: dict[str, Tensor], noise: Tensor, cross: float | None):
+    def _losses(self, x: dict[str, Tensor], present: dict[str, Tensor], noise: Tensor, cross: float | None,
+                extra: dict[str, float] | None):
         """Every term of the loss of each model on its own rows, {term: (K,)}."""
         def one(weights, x, present, noise):
             with _Noise(noise).instead():
-                return functional_call(self.model, weights, (x, self.settings[0].weight, present, cross, False))
+                return functional_call(self.model, weights, (x, self.settings[0].weight, present, cross, False, extra))
 
         parts = self.weights.split([math.prod(s) for s in self.shapes.values()], 1)
         weights = {k: p.unflatten(1, s) if s else p[:, 0] for (k, s), p in zip(self.shapes.items(), parts)}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from . import behaviour, checkpoint, distributed, observed
+from . import behaviour, checkpoint, distributed, observed, terms as further
 from .checkpoint import Checkpoint, about, load_run, versions
 from .files import Log, read_log, write_atomically
 from .lazy import as_rows
@@ -39,6 +39,8 @@ class Settings:
     weight: float | dict[str, float] = 1.0  # of the likelihood, or of each modality's; 1: the ELBO itself
     cross: float = 0.0  # of the cross-reconstruction, beside the likelihood's weight; 0: the book's loss
     cross_until: int | None = None  # iterations that it is added for; None: all of them
+    extra: dict[str, float] | None = None  # of terms of `mmvae.terms`, {term: weight}; None: the book's loss
+    extra_until: int | None = None  # iterations that they are added for; None: all of them
     seed: int = 0  # of the batches; first weights and noise are PyTorch's own, as torch.manual_seed leaves it
     log_every: int = 100  # iterations; losses are read from the device only then
     checkpoint_every: int = 1000  # iterations
@@ -49,6 +51,9 @@ class Settings:
             put(name, observed.number(name, getattr(self, name), 0 if name in ("warmup", "seed") else 1, whole=True))
         for name in ("learning_rate", "clip", "cross"):
             put(name, observed.number(name, getattr(self, name), 0 if name == "cross" else None))
+        put("extra", further.checked(self.extra, self.cross or None))
+        if self.extra_until is not None:
+            put("extra_until", observed.number("extra_until", self.extra_until, 0, whole=True))
         w, number = self.weight, partial(observed.number, "weight")
         put("weight", {m: number(v) for m, v in w.items()} if isinstance(w, dict) else number(w))
 
@@ -56,6 +61,12 @@ class Settings:
         """The weight of the cross-reconstruction in this iteration; None in a run that never has it."""
         over = self.cross_until is not None and iteration >= self.cross_until
         return None if not self.cross else 0.0 if over else self.cross
+
+    def added_at(self, iteration: int) -> dict:
+        """What is added to the loss in this iteration, as arguments of `MultiModalVAE.loss`: `cross` and `extra`."""
+        over = self.extra_until is not None and iteration >= self.extra_until
+        extra = dict.fromkeys(self.extra, 0.0) if over and self.extra else self.extra
+        return {"cross": self.cross_at(iteration), "extra": extra}
 
     def rate(self, iteration: int) -> float:
         """The learning rate of this iteration, from 0: linear warm-up, then half a cosine down to zero."""
@@ -75,7 +86,7 @@ def update(model: MultiModalVAE, optimiser: torch.optim.Optimizer, x: dict[str, 
     device, and nothing in here waits for it: the values of x are not looked at, unless `check` says so."""
     group = optimiser.param_groups[0]
     optimiser.zero_grad()
-    terms = model.loss(x, settings.weight, present, settings.cross_at(iteration), check)
+    terms = model.loss(x, settings.weight, present, check=check, **settings.added_at(iteration))
     terms["total"].backward()
     torch.nn.utils.clip_grad_norm_(group["params"], settings.clip)
     group["lr"] = settings.rate(iteration)
@@ -102,7 +113,7 @@ def fit(model: MultiModalVAE, rows: Rows, run_dir: str | Path, settings: Setting
     settings = Settings(**asdict(settings or Settings()) | changes)
     rows = as_rows(rows, progress)
     part, run_dir = distributed.rows(settings.batch), Path(run_dir)
-    model.to(rows.device)
+    further.prepare(model, settings.extra).to(rows.device)
     some = torch.arange(min(settings.batch, len(rows)), device=rows.device)
     observed.cases(model, *model.check(*rows.batch(some)), model.subsets)  # in a sentence, before anything is written
     for m, values in getattr(rows, "observed", dict)().items():

@@ -28,6 +28,7 @@ import measure  # noqa: E402
 import page  # noqa: E402
 import report  # noqa: E402
 import scaling  # noqa: E402
+import terms  # noqa: E402
 import throughput  # noqa: E402
 import time_to_quality  # noqa: E402
 
@@ -163,6 +164,17 @@ def test_cost_of_each_configuration():
         row["pairs_per_second"] = [300.0, 400.0] if "identities 20" in name else [400.0, 400.0]
     text = report.cost(record)
     assert text.count("| 1.00 |") == 7 and "from identities 2 to 20 × 0.88 (0.81–0.94)" in text
+
+
+# terms
+
+
+def test_the_time_of_a_step_with_each_term_beside_the_plain_one(capsys, one_thread):
+    terms.main(["--size", "16", "--batch", "4", "--rounds", "2", "--steps", "1"])
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [name for name, *_ in printed] == ["plain", *mmvae.terms.ADDED] and printed[0][2] == "1.00"
+    assert terms.ratios({"plain": [4.0, 6.0, 5.0], "gap": [2.0, 4.0, 2.0]}) == {
+        "plain": (1.0, 1.0, 1.0), "gap": (2.5, 1.5, 2.5)}
 
 
 # gpu

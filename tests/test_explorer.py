@@ -12,6 +12,7 @@ from PIL import Image
 
 import mmvae
 from browser import browser, in_kernel, needs_chromium, opened, pixels, settled, slide, write
+from mmvae.experiment import FIRST
 from mmvae.faces import Pairs
 from mmvae.show import labels, views, widgets
 
@@ -21,7 +22,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="module")
 def models():
-    return {name: mmvae.load(name) for name in mmvae.MODELS}
+    return {name: mmvae.load(name) for name in FIRST}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def torch_picture(model, z, m):
         return 255 * model.means({b: torch.as_tensor(v)[None] for b, v in z.items()})[m][0, 0].numpy()
 
 
-@pytest.mark.parametrize("name", mmvae.MODELS)
+@pytest.mark.parametrize("name", FIRST)
 def test_the_pictures_are_those_of_torch(name, tab, models, data):
     """At the posterior means of the three presets, and at a sample of the prior: at most 2 of 255 grey levels apart."""
     pick(tab, name)
@@ -87,7 +88,7 @@ def test_the_pictures_are_those_of_torch(name, tab, models, data):
         assert np.abs(pixels(tab, f"[data-made={m}]") - torch_picture(model, z, m)).max() <= 2
 
 
-@pytest.mark.parametrize("name", mmvae.MODELS)
+@pytest.mark.parametrize("name", FIRST)
 def test_each_slider_moves_what_its_block_reaches_and_nothing_else(name, tab, models):
     pick(tab, name)
     for b, dim in models[name].blocks.items():
@@ -110,7 +111,7 @@ def marks(tab, b, dim):
     return tuple(np.array([float(pair[i].replace("\N{MINUS SIGN}", "-")) for pair in found]) for i in (0, 1))
 
 
-@pytest.mark.parametrize("name", [name for name in mmvae.MODELS if name != "vanilla"])
+@pytest.mark.parametrize("name", [name for name in FIRST if name != "vanilla"])
 def test_without_a_picture_the_posterior_is_that_of_the_other(name, tab, models, data):
     pick(tab, name)
     model, (x, _) = models[name], data[0].fixed(3)

@@ -87,7 +87,7 @@ def test_other_pictures_need_another_generator_version():
 
 def foremost(cloud, turn, pixels):
     """(index, depth) of the foremost point at each pixel, -1 and -inf for none: all, one after another."""
-    x, y, z = turn @ cloud.field[:3].flatten(1).double().numpy()
+    x, y, z = turn @ cloud.rows[:, :3].T.double().numpy()
     scale = pixels / 2 / renderer.EXTENT
     column, row = np.floor(x * scale + pixels / 2), np.floor((renderer.CENTRE - y) * scale + pixels / 2)
     index, depth = np.full((pixels, pixels), -1), np.full((pixels, pixels), -np.inf)
@@ -107,7 +107,7 @@ def straightforward(head, caster, azimuth, elevation, light, size):
     """A picture as `view` makes it, from its description alone."""
     turn, pixels = renderer.rotation(azimuth, elevation).double().numpy(), 2 * size
     index, _ = foremost(head, turn, pixels)
-    field = head.field.flatten(1).double().numpy()[:, index.clip(0)]  # (8, pixels, pixels)
+    field = head.rows.T.double().numpy()[:, index.clip(0)]  # (8, pixels, pixels)
     a, e = np.radians([light, renderer.LAMP])
     lamp = np.array([np.sin(a) * np.cos(e), np.sin(e), np.cos(a) * np.cos(e)])
     own = lamp @ turn  # the lamp as the head has it
@@ -137,6 +137,24 @@ def test_a_picture_is_what_one_point_after_another_makes(identity, pose):
     assert apart.max() <= 1 / 255 and apart.mean() < 1e-4
 
 
+@pytest.mark.parametrize("identity", [0, 3, 1_000_150])
+def test_what_the_lamp_does_not_draw_casts_no_shadow(identity):
+    """Each picture is, to its last bit, what it is with all of the head in the lamps' views."""
+    head, caster = faces.clouds(identity, 0, 64)
+    whole = caster._replace(bend=caster.bend + 2, reach=caster.reach + 9)
+    for pose in ((0, [-30, 0, 30], [0]), (33, [0], [-80, 16, 64]), (-90, [12], [48])):
+        assert torch.equal(renderer.views(head, caster, *pose, 64), renderer.views(head, whole, *pose, 64))
+
+
+def test_many_poses_at_once_are_each_of_them_alone():
+    head, caster = faces.clouds(2, 0, 32)
+    several = renderer.views(head, caster, 27.0, [-30.0, 0.0, 12.0], [-48.0, 0.0, 80.0], 32)
+    for k, elevation in enumerate((-30.0, 0.0, 12.0)):
+        for i, light in enumerate((-48.0, 0.0, 80.0)):
+            alone = faces.view(head, caster, 27.0, elevation, [light], 32)[0]
+            assert (several[k, i] - alone).abs().max() < 1e-4
+
+
 class Factories(TorchFunctionMode):
     """Refuses to make a tensor out of nothing on a device that nobody named."""
     made = {torch.tensor, torch.as_tensor, torch.zeros, torch.ones, torch.full, torch.empty, torch.arange, torch.linspace}
@@ -148,7 +166,7 @@ class Factories(TorchFunctionMode):
 
 
 def test_every_tensor_is_made_on_the_device_of_the_head():
-    renderer.means.cache_clear()
+    renderer.means.cache_clear(), renderer.quarters.cache_clear()
     with Factories():
         pair = renderer.clouds(1, 0, 16, device="cpu")
         renderer.view(*pair, 10.0, 5.0, [0.0, 30.0], 16)

@@ -1,11 +1,11 @@
 """Intervals and tests of the book's numbers, against enumeration, simulation and published examples."""
-from itertools import combinations
+from itertools import combinations, product
 from math import comb
 
 import numpy as np
 import pytest
 
-from mmvae.evaluate import Difference, difference, mean_interval, over_people, shares_apart, wilson, without_one
+from mmvae.evaluate import Difference, difference, mean_interval, over_people, paired, shares_apart, wilson, without_one
 
 G = np.random.default_rng(1)
 
@@ -37,6 +37,19 @@ def test_p_is_that_of_all_ways_to_deal_the_seeds_out():
         assert difference(one, two).p == pytest.approx(min(1, 2 * min(sides)))
         assert difference(two, one).p == pytest.approx(difference(one, two).p)
         assert difference(one, two).value == pytest.approx(seen)
+
+
+def test_p_of_pairs_is_that_of_all_ways_to_flip_their_signs():
+    """eq-why-flip, by enumeration; where a pair ties, and in both orders."""
+    for one, two in (([3.0, 5.0, 4.0, 1.0], [1.0, 2.0, 4.5, 0.0]), ([1.0, 1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0, 1.0])):
+        apart = np.array(one) - two
+        flipped = [abs(np.dot(signs, apart)) >= abs(apart.sum()) - 1e-12 for signs in product((-1, 1), repeat=len(one))]
+        found = paired(one, two)
+        assert found.p == pytest.approx(np.mean(flipped)) and paired(two, one).p == pytest.approx(found.p)
+        assert found.value == pytest.approx(apart.mean()) and (found.low, found.high) == mean_interval(apart)
+    assert paired(np.ones(10), np.zeros(10)) == Difference(1.0, 1.0, 1.0, pytest.approx(2 / 2 ** 10))
+    with pytest.raises(ValueError, match="two: found 3 values, expected the 2 of one"):
+        paired([1.0, 2.0], [1.0, 2.0, 3.0])
 
 
 def test_p_of_many_seeds_is_near_the_exact_one_and_never_0():

@@ -9,6 +9,7 @@ from torch import nn
 
 import mmvae
 from mmvae import Gaussian, Modality, MuMoVAE, PoEVAE, VanillaVAE, categories, images, mixture_of_experts, vectors
+from mmvae.experiment import FIRST
 from mmvae.likelihoods import Bernoulli, Laplace, NegativeBinomial, Normal
 from mmvae.nets import ImageDecoder, ImageEncoder
 from mmvae.show import page, widgets
@@ -55,7 +56,7 @@ def compared(model, x):
     return max(apart)
 
 
-@pytest.mark.parametrize("name", mmvae.MODELS)
+@pytest.mark.parametrize("name", [*FIRST, "dmvae"])  # of the others the page says that it does not compute them
 def test_the_books_models_are_computed_by_their_own_rule(name):
     torch.manual_seed(0)
     assert compared(lively(mmvae.MODELS[name](size=16)), {m: torch.rand(3, 1, 16, 16) for m in "IT"}) < 1e-4

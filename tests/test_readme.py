@@ -89,4 +89,4 @@ def test_the_hour_is_as_long_as_it_says(page):
 
 def test_the_models_are_those_of_the_package():
     sentence = re.search(r"^The models are (.*?)\(`mmvae.MODELS`\)", README, re.M | re.S)[1]
-    assert re.findall(r"`([\w-]+)`", sentence) == list(mmvae.MODELS)
+    assert re.findall(r"`([\w+-]+)`", sentence) == list(mmvae.MODELS)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -276,7 +276,7 @@ def test_the_command_trains_by_the_profile_and_goes_on_where_it_was_stopped(tmp_
     publish.main(["mumo", "vanilla", "--out", str(tmp_path / "out")])
     assert "mumo: " in capsys.readouterr().out
     monkeypatch.setattr(weights, "FOLDER", tmp_path / "out")
-    assert weights.info("mumo")["settings"] == asdict(tiny.settings("mumo"))
+    assert weights.info("mumo")["settings"] == tiny.settings("mumo").settings
     monkeypatch.setattr(train, "_read", lambda *a: pytest.fail("trained again"))
     publish.main(["mumo", "--out", str(tmp_path / "out")])
     with pytest.raises(SystemExit):

@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 import mmvae
-from mmvae import MODELS, Modality, categories, images, mixture_of_experts, vectors
+from mmvae import MODELS, Modality, categories, images, later, mixture_of_experts, vectors
+from mmvae.correlated import FullPoEVAE
 from mmvae.data import Rows
 from mmvae.evaluate import oracle
 from mmvae.likelihoods import Laplace, NegativeBinomial, Normal
@@ -77,12 +78,17 @@ def own():
 
 
 WORLDS = {"pair": pair, "two": two, "three": three, "own": own}
-CLASSES = {"vanilla": mmvae.VanillaVAE, "mumo": mmvae.MuMoVAE, "poe": mmvae.PoEVAE, "mixture": MixtureVAE}
+CLASSES = {"vanilla": mmvae.VanillaVAE, "mumo": mmvae.MuMoVAE, "poe": mmvae.PoEVAE, "mixture": MixtureVAE,
+           "full": FullPoEVAE}
+LATER = {"mmvae": later.MMVAE, "mopoe": later.MoPoE, "dmvae": later.DMVAE, "mmvae+": later.MMVAEPlus, "mvtcae": later.MVTCAE,
+         "jmvae": later.JMVAE}
 
 
 def build(kind, world, seed=0):
     torch.manual_seed(seed)
-    return CLASSES[kind](WORLDS[world]()) if kind in CLASSES else MODELS[kind](size=16)
+    if world == "pair" and kind in MODELS and kind not in CLASSES:
+        return MODELS[kind](size=16)
+    return (CLASSES | LATER)[kind](WORLDS[world]())
 
 
 def data(world, n=N, seed=0):

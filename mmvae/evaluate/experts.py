@@ -23,7 +23,7 @@ def experts(model: MultiModalVAE, rows: Rows, n: int = 4096, seed: int = 0) -> d
     """
     if "S" not in model.blocks:
         return {}
-    _, x, masks, _ = drawn(rows, n, torch.Generator(rows.device).manual_seed(seed))
+    _, x, masks, _ = drawn(rows, n, torch.Generator().manual_seed(seed))
     if (kept := with_all(tuple(masks), masks)) is not None:
         x = {m: v[kept] for m, v in x.items()}
     names = tuple(m for m in getattr(model, "modalities", x) if m in x)

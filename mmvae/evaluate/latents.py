@@ -1,6 +1,7 @@
 """What single latents do and hold: how far they move each modality, MIG and DCI."""
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ def everywhere(model: MultiModalVAE, rows: Rows, chunk: int = 4096) -> tuple[Pos
 def _joined(parts: list[Gaussian | Mixture]) -> Gaussian | Mixture:
     """Batches one after the other."""
     if isinstance(parts[0], Gaussian):
-        return Gaussian(torch.cat([g.mu for g in parts]), torch.cat([g.logvar for g in parts]))
+        return type(parts[0])(*(torch.cat([getattr(g, f.name) for g in parts]) for f in fields(parts[0])))
     return Mixture(tuple(map(_joined, zip(*(q.parts for q in parts)))), torch.cat([q.weights for q in parts]))
 
 
@@ -91,6 +92,23 @@ def effects(model: MultiModalVAE, rows: Rows, x: Data | None = None, shared: Seq
     return found
 
 
+def mixing(travels: dict[str, list[float]], idle: float = 0.01) -> dict[str, float | int]:
+    """How mixed latents are, by what the decoders do with them; travels: what `effects` says of two modalities or more.
+
+    Of each latent the second farthest travel over the farthest, in one unit: 0 if it moves one modality alone, 1 if it moves
+    two alike. "mixing": the mean over the latents. "one": how many are below 0.1. "idle": how many move no modality by `idle`
+    of the farthest travel there is; they count for nothing else. Where all are idle "mixing" is NaN. Raises ValueError for
+    fewer than two modalities.
+    """
+    far = torch.tensor([v for k, v in travels.items() if k.startswith("travel.")], dtype=torch.float64)  # (modalities, D)
+    if len(far) < 2:
+        raise ValueError(f"travels: found {len(far)} modalities in {sorted(travels)}, expected two or more")
+    second, first = far.sort(0).values[-2:]
+    moves = first > idle * far.amax()
+    ratio = second[moves] / first[moves]
+    return {"mixing": ratio.mean().item(), "one": int((ratio < 0.1).sum()), "idle": int((~moves).sum())}
+
+
 def _unit(model: MultiModalVAE, m: str, shown: Tensor) -> float:
     """255 for pictures in [0, 1], (3, B, C, H, W)."""
     return 255.0 if isinstance(model.likelihood(m), Bernoulli) and shown.dim() == 5 else 1.0
@@ -124,11 +142,10 @@ def mig(model: MultiModalVAE, rows: Rows, draws: int = 10_000, seed: int = 0, fa
             continue
         raise ValueError(f'factors["{f}"]: found {len(known[f].unique())} different numbers, expected at most {VALUES}; sort '
                          "them into classes first")
-    generator, N = torch.Generator(rows.device).manual_seed(seed), len(known[names[0]])
-    cell = torch.randint(N, (draws,), generator=generator, device=rows.device)
+    generator, N = torch.Generator().manual_seed(seed), len(known[names[0]])  # on the CPU: the same draws on every device
+    cell = torch.randint(N, (draws,), generator=generator).to(rows.device)
     sizes = [g.mu.shape[1] for g in q.values()]
-    noise = torch.randn(draws, sum(sizes), generator=generator, device=rows.device)
-    u = torch.rand(draws, len(q), generator=generator, device=rows.device)
+    noise, u = torch.randn(draws, sum(sizes), generator=generator), torch.rand(draws, len(q), generator=generator)
     z = [placed(at(g, cell), eps.to(g.mu), v.to(g.mu)) for g, eps, v in zip(q.values(), noise.split(sizes, 1), u.T)]
 
     def entropy(of: Tensor | slice, mine: Tensor | slice) -> Tensor:

@@ -2,16 +2,17 @@
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from .. import observed
+from ..correlated import FullGaussian
 from ..data import Rows
 from ..gaussian import Gaussian, Mixture, prior
 from ..likelihoods import Bernoulli
-from ..models import MultiModalVAE
+from ..models import Latents, MultiModalVAE
 from ..observed import Data, Subset, joined
 
 DRAWS = 16  # from every part of a mixture, for the KL of its latents
@@ -34,11 +35,14 @@ class Estimate:
 
 def drawn(rows: Rows, n: int, generator: torch.Generator) -> tuple[Tensor, Data, Data, Data]:
     """n rows, uniform with replacement: their numbers (n,), x, the masks of what was observed, factors. Of rows that can
-    only `sample`: their places in the sample, and no masks."""
+    only `sample`: their places in the sample, and no masks. generator: on the CPU, so that every device has the same rows."""
     if not hasattr(rows, "draw"):
+        if torch.device(rows.device).type != "cpu":  # they draw where they are
+            seed = torch.randint(2 ** 31, (), generator=generator).item()
+            generator = torch.Generator(rows.device).manual_seed(seed)
         x, factors = rows.sample(n, generator)
         return torch.arange(n), x, {}, factors
-    index = rows.draw(n, generator)
+    index = torch.randint(len(rows), (n,), generator=generator).to(rows.device)
     return (index, *rows.batch(index), rows.factors_at(index))
 
 
@@ -58,7 +62,7 @@ def heldout(model: MultiModalVAE, rows: Rows, weight: float | dict[str, float] =
     training loss. Noise and rows depend on the seed and on the batch alone, so that models are compared on the same rows.
     The caller's random state is left as it was.
     """
-    generator, found = torch.Generator(rows.device).manual_seed(seed), {}
+    generator, found = torch.Generator().manual_seed(seed), {}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for start in range(0, n, batch):
@@ -79,7 +83,7 @@ def grey_entropy(x: Tensor) -> Tensor:
 def spread_over(rows: Rows, factor: str, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """The numbers of n rows, as many of each value of a factor, and these values: int64 (n,), (n,). Without replacement; at
     least one of each value and no more than there are, so that it may be some more rows than n, or fewer."""
-    order = torch.randperm(len(rows), generator=generator, device=rows.device)
+    order = torch.randperm(len(rows), generator=generator).to(rows.device)
     known = [rows.factors_at(part) for part in order.split(8192)]
     if factor not in known[0]:
         raise ValueError(f"factor: found {factor!r}, expected some of {tuple(known[0])}, what is known of the rows")
@@ -109,7 +113,7 @@ def by_group(model: MultiModalVAE, rows: Rows, factor: str, weight: float | dict
         raise ValueError(f'likelihood of "{wrong[0]}": found {type(model.likelihood(wrong[0])).__name__}, expected '
                          "Bernoulli, whose floor is the entropy of the grey levels")
     weights = weight if isinstance(weight, dict) else dict.fromkeys(every, weight)
-    index, value = spread_over(rows, factor, n, torch.Generator(rows.device).manual_seed(seed))
+    index, value = spread_over(rows, factor, n, torch.Generator().manual_seed(seed))
     values, above = [], []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -149,7 +153,7 @@ def latent_kl(q: Gaussian | Mixture) -> Tensor:
 def at(q: Gaussian | Mixture, rows: Tensor) -> Gaussian | Mixture:
     """These rows of a posterior."""
     if isinstance(q, Gaussian):
-        return Gaussian(q.mu[rows], q.logvar[rows])
+        return type(q)(*(getattr(q, f.name)[rows] for f in fields(q)))
     return Mixture(tuple(at(g, rows) for g in q.parts), q.weights[rows])
 
 
@@ -160,6 +164,8 @@ def placed(q: Gaussian | Mixture, noise: Tensor, u: Tensor) -> Tensor:
         mu, logvar = (torch.stack([getattr(g, k) for g in q.parts])[part, torch.arange(len(u), device=u.device)]
                       for k in ("mu", "logvar"))
         q = Gaussian(mu, logvar)
+    if isinstance(q, FullGaussian):
+        return q.placed(noise)
     return q.mu + (0.5 * q.logvar).exp() * noise
 
 
@@ -173,9 +179,7 @@ def log_weights(model: MultiModalVAE, x: Data, samples: int, weight: float | dic
     computed in double precision, and the noise of row b depends on the seed and on b alone: neither the chunk nor the size of
     the batch changes a digit. A private block that was not observed is drawn from its prior, and cancels.
     """
-    model = copy.deepcopy(model).double()
-    x = {m: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for m, v in x.items()}
-    x, masks = model.check(x, present)
+    model, x, masks = doubled(model, x, present)
     q, batch = model.posterior(x, masks), len(next(iter(x.values())))
     noise, u = _noise(batch, samples, list(model.blocks.values()), any(isinstance(g, Mixture) for g in q.values()), seed)
     found = []
@@ -186,13 +190,25 @@ def log_weights(model: MultiModalVAE, x: Data, samples: int, weight: float | dic
             g = at(g, row)
             z[block] = placed(g, eps, u[rows, k].to(model.like))
             log_ratio = log_ratio + prior(*eps.shape, like=eps).log_prob(z[block]) - g.log_prob(z[block])
-        log_p = 0.0
-        for m, output in model.decode(z, tuple(x)).items():
-            each = observed.log_prob(model, m, output, x[m][row])
-            each = each * (weight.get(m, 1.0) if isinstance(weight, dict) else weight)
-            log_p = log_p + (torch.where(masks[m][row], each, torch.zeros_like(each)) if m in masks else each)
-        found.append(log_p + log_ratio)
+        found.append(log_p(model, z, x, masks, row, weight) + log_ratio)
     return torch.cat(found).unflatten(0, (batch, samples))
+
+
+def doubled(model: MultiModalVAE, x: Data, present: Data | None) -> tuple[MultiModalVAE, Data, Data]:
+    """A copy of the model in double precision, what of x was observed, so too, and the masks that say where."""
+    model = copy.deepcopy(model).double()
+    x = {m: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for m, v in x.items()}
+    return (model, *model.check(x, present))
+
+
+def log_p(model: MultiModalVAE, z: Latents, x: Data, masks: Data, row: Tensor, weight: float | dict[str, float]) -> Tensor:
+    """The weighted log p(x | z) of what was observed in rows `row` (N,) of x, for z {block: (N, D)}: (N,), nats."""
+    total = 0.0
+    for m, output in model.decode(z, tuple(x)).items():
+        each = observed.log_prob(model, m, output, x[m][row])
+        each = each * (weight.get(m, 1.0) if isinstance(weight, dict) else weight)
+        total = total + (torch.where(masks[m][row], each, torch.zeros_like(each)) if m in masks else each)
+    return total
 
 
 def _noise(batch: int, samples: int, dims: list[int], parts: bool, seed: int) -> tuple[Tensor, Tensor]:

@@ -46,7 +46,7 @@ def codes(model: MultiModalVAE, rows: Rows, subset: Subset, n: int, seed: int = 
 @torch.no_grad()
 def _codes(model, rows, subset, n, seed, samples=False):
     """`codes`, and the numbers of the rows, int (n,)."""
-    generator = torch.Generator(rows.device).manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     index, x, masks, factors = drawn(rows, n, generator)
     kept = with_all(subset, masks)
     if kept is not None:

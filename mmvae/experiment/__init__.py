@@ -1,10 +1,10 @@
-"""What only the book's experiment needs: its six models by name, profiles, published weights, the grid and its results."""
+"""What only the book's experiment needs: its models by name, profiles, published weights, the grid and its results."""
 from importlib import import_module
 
-_NAMES = {"MODELS": "table", "TITLES": "table", "SHORT": "table", "COLOURS": "table", "NAMES": "table", "SUBSETS": "table",
-          "Recipe": "recipe", "profile": "profiles"}
-_MODULES = ("digits", "explorables", "figures", "grid", "measure", "prints", "profiles", "publish", "recipe",
-            "results", "spoken", "stacks", "table", "weights")
+_NAMES = {"MODELS": "table", "FIRST": "table", "TITLES": "table", "SHORT": "table", "COLOURS": "table", "NAMES": "table",
+          "SUBSETS": "table", "Recipe": "recipe", "profile": "profiles"}
+_MODULES = ("dials", "digits", "explorables", "figures", "grid", "measure", "prints", "profiles", "publish", "recipe",
+            "results", "spoken", "stacks", "studies", "table", "weights")
 
 
 def __getattr__(name: str):

@@ -36,7 +36,9 @@ def train(argv: list[str] | None = None):
     parser.add_argument("--compile", action="store_true", help="by torch.compile: a minute at first, pays on a GPU")
     parser.add_argument("--tf32", action="store_true", help="products of fewer digits, faster on a GPU")
     for f in fields(Recipe)[1:]:
-        form, default = FORM[f.name], {} if FORM[f.name] is dict else f.default
+        form = FORM[f.name if f.name in FORM else f"{f.name}?"]
+        form = dict if isinstance(form, dict) else form  # what is in it, the recipe refuses
+        default = {} if form is dict else f.default
         parser.add_argument(f"--{f.name.replace('_', '-')}", type=strict.argument(form), default=default)
     args = vars(parser.parse_args(argv))
     try:
@@ -117,7 +119,7 @@ def results(argv: list[str] | None = None):
     parser.add_argument("--seeds", nargs="+", type=_seeds, help="of these alone: 3, or 0-4")
     parser.add_argument("--status", action="store_true", help="only say how many runs are done")
     parser.add_argument("--check", action="store_true", help="only say what is stored and would now be computed otherwise")
-    parser.add_argument("--published", action="store_true", help="only measure the published models, into results.json")
+    parser.add_argument("--published", action="store_true", help="only measure the published models, into published.json")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     if args.check:

@@ -1,4 +1,4 @@
-"""The new grid of runs: which they are, and the command that trains and measures them, a small committed file each.
+"""The grid of runs: which they are, and the command that trains and measures them, a small committed file each.
 
     python -m mmvae.experiment results [--study main] [--hours 2]           (make results)
 
@@ -6,7 +6,7 @@ trains and measures every run that `published/runs` does not have, side by side,
 `published/runs/NAME.json`. Stop it at any time: the same command goes on where it was, and another machine may do a part.
 `--device cuda` trains the seeds of a cell as one (`stacks.py`), and then measures on the GPU, by so many processes.
 `--status` says how many are done, `--check` what the code of today computes otherwise. A chapter reads the numbers by
-`results.runs()`. `--published` measures the published models anew, into results.json.
+`results.runs()`. `--published` measures the published models anew, into published.json.
 """
 import hashlib
 import json
@@ -26,13 +26,13 @@ from ..faces import Pairs
 from ..faces import judge as judging
 from ..faces.file import begin
 from ..train import write_atomically
-from . import measure, prints, profiles, results, weights
+from . import measure, prints, profiles, results, studies, weights
 from .recipe import Recipe
-from .table import MODELS, NAMES
+from .table import FIRST, NAMES
 
 LONG, SHORT, FULL = 10_000, 3_000, 80_000  # iterations: of the main table, of a cell of a sweep, of the published models
 BOTH, MANY = ("mumo", "poe-v2"), ("mumo", "poe-v1", "poe-v2", "wg-v2")
-THOROUGH = "main", "control", "long"  # studies of which every run is measured in every way, the others in brief
+THOROUGH = "main", "control", "long", "full"  # studies of which every run is measured in every way, the others in brief
 PEOPLE, HELD_OUT = profiles.PEOPLE
 COUNTS = 50, 150, 500, 1500  # of people, in the study of people
 JUDGED = 50  # people of the training whom the judge knows, beside those held out: the same for every run
@@ -51,6 +51,11 @@ class Run:
         return f"{self.recipe.model}-{self.study}-{self.variant.replace(', ', '-')}-{self.recipe.seed}"
 
     @property
+    def measured_on(self) -> tuple[str, int]:
+        """The split of `pairs` that it is measured on, and of how many people that is."""
+        return ("choice", studies.CHOICE) if self.study == studies.PILOT else ("test", HELD_OUT)
+
+    @property
     def folder(self) -> Path:
         """Where it is trained: under a hash of what it is a function of, its recipe and its data."""
         data = pairs("train", self.people, self.recipe.size).fingerprint
@@ -62,7 +67,7 @@ class Run:
         """What its record must say to be of this run. The data are known by their generator and numbers of people: another
         processor may render a grey level otherwise, so that their fingerprint is kept, but not asked for."""
         return {"study": self.study, "variant": self.variant, "model": self.recipe.model, "seed": self.recipe.seed,
-                "people": self.people, "held_out": HELD_OUT, "generator": faces.GENERATOR_VERSION,
+                "people": self.people, "held_out": self.measured_on[1], "generator": faces.GENERATOR_VERSION,
                 "settings": json.loads(json.dumps(self.recipe.settings))}
 
 
@@ -74,7 +79,7 @@ def _variants():
     and the Bernoulli among the likelihoods is the main table's. Seed 0 of "long" is what is published.
     """
     alone = [[[m], list(NAMES)] for m in NAMES]  # the ELBOs of one modality and of both
-    for model in MODELS:
+    for model in FIRST:
         yield "main", "plain", model, range(20 if model in MANY else 10), PEOPLE, {"iterations": LONG}
     yield "control", "7", "wg-v2", range(20), PEOPLE, {"iterations": LONG, "options": {"shared": 7}}
     for size in (32, 64):
@@ -108,6 +113,8 @@ def _variants():
     for name, (model, changes) in weights.RECIPES.items():
         variant = name.removeprefix(model)[1:] or "plain"
         yield "long", variant, model, range(1), PEOPLE, {"iterations": FULL} | changes
+    yield from studies.asks(PEOPLE)
+    yield from studies.full(PEOPLE, LONG)
 
 
 def grid() -> list[Run]:
@@ -132,14 +139,21 @@ def _heads(people: int) -> faces.Grid:
 
 @lru_cache(4)
 def pairs(split: str, people: int, size: int, device: str = "cpu") -> Pairs:
-    """The first so many people to learn from ("train"), or all who are held out ("test")."""
+    """The first so many people to learn from ("train"), all who are held out ("test"), or the last of those to learn from, on
+    whom a pilot is measured that learns from others ("choice")."""
+    if split == "choice":
+        heads = _heads(PEOPLE)
+        factors = {f: getattr(heads, f)[:PEOPLE] if f == heads.first else getattr(heads, f) for f in heads.factors}
+        some = faces.Grid(heads.I[:PEOPLE], heads.T[:PEOPLE], axes=heads.axes, test_identities=studies.CHOICE,
+                          unit=heads.unit, **factors)
+        return Pairs(some, "test", device, size)
     return Pairs(_heads(people), split, device, size, identities=people if split == "train" else None)
 
 
 @lru_cache(1)
-def _judge(size: int, device: str) -> tuple[judging.Judge, float]:
+def _judge(size: int, device: str, split: str = "test") -> tuple[judging.Judge, float]:
     """Who judges the grid's runs of this size, and the distance of a real picture to the nearest other, grey levels."""
-    of = pairs("train", JUDGED, size, device), pairs("test", PEOPLE, size, device)
+    of = pairs("train", JUDGED, size, device), pairs(split, PEOPLE, size, device)
     who = measure.judge(*of, profiles.build_folder(), progress=False)
     return who, who.real_distance()
 
@@ -162,11 +176,12 @@ def _work(run: Run, device: str = "cpu"):
     """Train a run, or go on with it, measure it, the thorough studies' in every way, and write its record."""
     torch.set_num_threads(1)
     size, weight = run.recipe.size, run.recipe.weight
-    train_on, test, folder = pairs("train", run.people, size, device), pairs("test", PEOPLE, size, device), run.folder
+    train_on, folder, (split, _) = pairs("train", run.people, size, device), run.folder, run.measured_on
+    test = pairs(split, PEOPLE, size, device)
     folder.parent.mkdir(parents=True, exist_ok=True)
     model = run.recipe.fit(train_on, folder, progress=False)
     log = {k: float(v[-1]) for k, v in train.read_log(folder).items()}  # its last row
-    (who, real_distance), start = _judge(size, device), process_time()
+    (who, real_distance), start = _judge(size, device, split), process_time()
     numbers = _numbers(model, train_on, test, who, weight, run.study in THOROUGH)
     numbers["above_floor"] = {}  # there is a floor for a Bernoulli alone
     if "likelihood" not in run.recipe.options:
@@ -187,7 +202,7 @@ def _numbers(model, train_on: Pairs, test: Pairs, who: judging.Judge, weight: fl
     return numbers | {"cross": judging.cross_modal(model, who, 256), "experts": evaluate.experts(model, test, 2048)}
 
 
-# ---- the published models' numbers, in results.json
+# ---- the published models' numbers, in published.json
 
 def published(model, pairs: tuple[Pairs, Pairs], who: judging.Judge | None) -> dict:
     """Numbers of a published model beside those in its own record (`weights.info`): "likelihood", K to 100, and
@@ -219,8 +234,8 @@ def _publish(name: str) -> dict:
 
 
 def refresh(jobs: int) -> list[str]:
-    """Put the `published` numbers of all published models into results.json; the names of those that could not be measured:
-    then nothing is written. Raises ValueError as `results.keep_published`."""
+    """Put the `published` numbers of all published models into published.json; the names of those that could not be
+    measured: then nothing is written."""
     found, failed = side_by_side(_publish, {name: name for name in weights.RECIPES}, jobs)
     if not failed:
         results.keep_published({name: found[name] for name in weights.RECIPES})

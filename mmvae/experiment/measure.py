@@ -52,19 +52,19 @@ def steps(model: MultiModalVAE, train: Pairs, test: Pairs, weight: float, judge:
             "sorted": lambda: by_role(model, train, test, n)}
 
 
-def computes(names: tuple[str, ...] = MEASURES, dense: bool = False) -> dict[str, Print]:
+def computes(names: tuple[str, ...] = MEASURES) -> dict[str, Print]:
     """What each of these measurements, of which "reading" is the making of a read-out, says of two tiny models; a stored one
-    is valid as long as this does not move. dense: of models with the decoders of the old grid."""
-    return {name: _computes(name, dense) for name in names}
+    is valid as long as this does not move."""
+    return {name: _computes(name) for name in names}
 
 
 @cache
-def _computes(name: str, dense: bool) -> Print:
+def _computes(name: str) -> Print:
     if name == "reading":
         return prints.reading()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model, n = prints.lively("wg-v2" if name == "sorted" else "poe-v2", dense), 256 if name == "heldout" else 64
+        model, n = prints.lively("wg-v2" if name == "sorted" else "poe-v2"), 256 if name == "heldout" else 64
         return prints.flat(steps(model, *prints.tiny_pairs(), 4.0, prints.tiny_judge(), n)[name]())
 
 
@@ -96,7 +96,7 @@ def likelihoods(model: MultiModalVAE, test: Pairs, weight: float = 1.0, pairs: i
                 samples: tuple[int, ...] = SAMPLES) -> dict:
     """The importance-sampled log-likelihood: {subset: {K: mean over the pairs, nats per pair}, "n": pairs}."""
     found = {"n": pairs or LIKELIHOOD_PAIRS}
-    x, _ = test.sample(found["n"], torch.Generator(test.device).manual_seed(1))
+    x, _ = test.sample(found["n"], torch.Generator().manual_seed(1))
     for s in model.seen:
         values = evaluate.log_likelihoods(model, {m: x[m] for m in s}, samples, weight)
         found[joined(s)] = {str(k): v.mean().item() for k, v in values.items()}

@@ -75,10 +75,10 @@ def tiny_judge() -> judging.Judge:
 
 
 @torch.no_grad()
-def lively(name: str, dense: bool = False) -> MultiModalVAE:
+def lively(name: str) -> MultiModalVAE:
     """One of the book's models with fixed weights, whose means differ between pairs, and of whose shared latents each expert
     speaks of some and is silent about others."""
-    model = behaviour.fixed_weights(MODELS[name](size=16, dense=dense)).eval()
+    model = behaviour.fixed_weights(MODELS[name](size=16)).eval()
     parts = [[p for k, p in model.named_parameters() if k.endswith(end)] for end in (".mu.weight", ".logvar.bias")]
     for k, (weight, bias) in enumerate(zip(*parts)):
         weight *= 10

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from .. import strict
+from .. import strict, terms
 from ..distributed import gpus
 from ..models import MultiModalVAE
 from ..train import Settings, fit
@@ -13,13 +13,13 @@ from .table import MODELS
 
 TRAINING = tuple(f.name for f in fields(Settings))
 WHOLE, LATENTS = range(2 ** 53), range(1025)  # a count of anything; dimensions of a block
-OPTIONS = {"private?": LATENTS, "shared?": LATENTS, "latent?": LATENTS, "dense?": bool, "single_prior?": bool,
+OPTIONS = {"private?": LATENTS, "shared?": LATENTS, "latent?": LATENTS, "single_prior?": bool,
            "likelihood?": str, "subsets?": [[str]]}
 FORM = {"model": str, "size": range(1, 513), "iterations": range(1, 10 ** 9 + 1), "batch": range(1, 2 ** 16 + 1),
         "learning_rate": strict.number(0, 10), "warmup": WHOLE, "clip": strict.number(0, 1e9),
         "weight_decay": strict.number(0, 10 ** 6), "weight": strict.number(0, 10 ** 9), "cross": strict.number(0, 10 ** 9),
-        "cross_until": (WHOLE, None), "options": dict, "seed": range(2 ** 63), "log_every": range(1, 2 ** 53),
-        "checkpoint_every": range(1, 2 ** 53)}
+        "cross_until": (WHOLE, None), "extra?": {str: strict.number(0, 10 ** 9)}, "extra_until?": (WHOLE, None),
+        "options": dict, "seed": range(2 ** 63), "log_every": range(1, 2 ** 53), "checkpoint_every": range(1, 2 ** 53)}
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Recipe:
     weight: float | None = None  # of the likelihood; None: (64 / size)^2, an image weighs as it does at 64x64
     cross: float = Settings.cross
     cross_until: int | None = None
+    extra: dict | None = None  # terms of mmvae.terms: {"gap": 1.0}
+    extra_until: int | None = None
     options: dict = field(default_factory=dict)  # further arguments of the model: {"shared": 3}
     seed: int = 0  # of the first weights, the batches and the noise
     log_every: int = Settings.log_every
@@ -53,7 +55,7 @@ class Recipe:
             object.__setattr__(self, "weight", (64 / self.size) ** 2)
         object.__setattr__(self, "options", strict.loads(json.dumps(self.options)))  # as a file gives it back
         strict.check({k: v for k, v in self.options.items() if f"{k}?" in OPTIONS}, OPTIONS, "options")
-        self.training  # refuses what is wrong with it
+        object.__setattr__(self, "extra", self.training.extra)  # refuses what is wrong with any of them
 
     @property
     def training(self) -> Settings:
@@ -71,7 +73,7 @@ class Recipe:
     def _seeded(self) -> MultiModalVAE:
         torch.manual_seed(self.seed)
         try:
-            return MODELS[self.model](size=self.size, **self.options)
+            return terms.prepare(MODELS[self.model](size=self.size, **self.options), self.extra)
         except TypeError as e:
             raise ValueError(f"options: found {strict.brief(self.options)}, expected arguments of {self.model} ({e})") from e
 
@@ -95,14 +97,19 @@ class Recipe:
         except TypeError as e:
             raise ValueError(f"found settings of another version of mmvae ({e})") from e
 
+    @property
+    def settings(self) -> dict:
+        """Its fields, as records say them: `extra` and `extra_until` only where they say something, as in those of before."""
+        return {k: v for k, v in asdict(self).items() if v is not None or k not in ("extra", "extra_until")}
+
     def head(self, run: dict) -> dict:
         """What the record of a measured run begins with: this recipe as "settings", and the rest of its settings.json."""
-        return {"settings": asdict(self)} | {k: v for k, v in run.items() if k not in ("settings", "model")}
+        return {"settings": self.settings} | {k: v for k, v in run.items() if k not in ("settings", "model")}
 
     @property
     def key(self) -> str:
         """What a training of it computes is a function of this: all but the seed, and how often it is logged and saved."""
-        kept = {k: v for k, v in asdict(self).items() if k not in ("seed", "log_every", "checkpoint_every")}
+        kept = {k: v for k, v in self.settings.items() if k not in ("seed", "log_every", "checkpoint_every")}
         return json.dumps(kept, sort_keys=True)
 
     @classmethod

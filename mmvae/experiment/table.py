@@ -6,9 +6,11 @@ from functools import partial
 from torch import Tensor
 from torch.distributions import ContinuousBernoulli
 
+from .. import frontier, later
+from ..correlated import FullPoEVAE
 from ..likelihoods import Bernoulli, Normal, Own
 from ..models import MultiModalVAE, MuMoVAE, PoEVAE, VanillaVAE
-from ..nets import ImageDecoder, VectorDecoder, images
+from ..nets import ImageDecoder, images
 
 NAMES = "I", "T"
 SUBSETS = ("I",), ("T",), ("I", "T")
@@ -22,30 +24,17 @@ class Continuous(ImageDecoder):
         return ContinuousBernoulli(logits=super().forward(z), validate_args=False)
 
 
-class DenseSheet(VectorDecoder):
-    """z (B, latent) -> the logits of both pictures, drawn by one dense decoder: a list."""
-
-    def forward(self, z: Tensor) -> list[Tensor]:
-        return list(super().forward(z).split(1, 1))
-
-
-def pair(model: type[MultiModalVAE], private: int = 2, size: int = 64, dense: bool = False, likelihood: str = "bernoulli",
+def pair(model: type[MultiModalVAE], private: int = 2, size: int = 64, likelihood: str = "bernoulli",
          **options) -> MultiModalVAE:
-    """A model of two grey pictures of `size` pixels a side. private: dimensions of each private block. dense: decoders
-    without convolutions, those of the book's first grid. likelihood: of grey levels, a key of `LIKELIHOODS`. options: further
-    arguments of the model, such as shared=3. Raises TypeError for options that it does not have, ValueError for an unknown
-    likelihood."""
+    """A model of two grey pictures of `size` pixels a side. private: dimensions of each private block. likelihood: of
+    grey levels, a key of `LIKELIHOODS`. options: further arguments of the model, such as shared=3. Raises TypeError for
+    options that it does not have, ValueError for an unknown likelihood."""
     if likelihood not in LIKELIHOODS:
         raise ValueError(f'likelihood: found "{likelihood}", expected one of {", ".join(LIKELIHOODS)}')
     picture = images(size, private=private, likelihood=LIKELIHOODS[likelihood]())
     if likelihood == "continuous":
         picture = replace(picture, decoder=partial(Continuous, size=size))
-    if dense:
-        picture = replace(picture, decoder=partial(VectorDecoder, shape=picture.shape))
-    made = model(dict.fromkeys(NAMES, picture), **options)
-    if dense and model is VanillaVAE:
-        made.decoders["+".join(NAMES)] = DenseSheet(made.blocks["Z"], (len(NAMES), size, size))
-    return made
+    return model(dict.fromkeys(NAMES, picture), **options)
 
 
 MODELS: dict[str, Callable[..., MultiModalVAE]] = {  # the rows of the book's table: name -> model(size=64, **options)
@@ -55,10 +44,26 @@ MODELS: dict[str, Callable[..., MultiModalVAE]] = {  # the rows of the book's ta
     "poe-v2": partial(pair, PoEVAE),
     "wg-v1": partial(pair, PoEVAE, private=0, shared=10, subsets=[NAMES]),
     "wg-v2": partial(pair, PoEVAE, private=0, shared=10),
+    "mmvae": partial(pair, later.MMVAE, private=0, shared=10),
+    "mopoe": partial(pair, later.MoPoE, private=0, shared=10),
+    "dmvae": partial(pair, later.DMVAE),
+    "mmvae+": partial(pair, later.MMVAEPlus),
+    "mvtcae": partial(pair, later.MVTCAE, private=0, shared=10),
+    "jmvae": partial(pair, later.JMVAE, private=0, shared=10),
+    "wg-v2-full": partial(pair, FullPoEVAE, private=0, shared=10),
+    "mmvm": partial(pair, frontier.MMVMVAE, private=0, shared=10, prior=True),  # else there is nothing to draw from
+    "code": partial(pair, frontier.CoDEVAE),
+    "helvae": partial(pair, frontier.HELVAE, private=0, shared=10),
+    "hoelder": partial(pair, frontier.HoelderVAE),
+    "idmvae": partial(pair, frontier.IDMVAE),
 }
+FIRST = "vanilla", "mumo", "poe-v1", "poe-v2", "wg-v1", "wg-v2"  # the experiment's own: all of chapters 1 to 11
 
 TITLES = {"vanilla": "Vanilla VAE", "mumo": "MuMo-VAE", "poe-v1": "MMPOE-VAE v1", "poe-v2": "MMPOE-VAE v2",
-          "wg-v1": "WG-VAE v1", "wg-v2": "WG-VAE v2"}
+          "wg-v1": "WG-VAE v1", "wg-v2": "WG-VAE v2", "mmvae": "MMVAE", "mopoe": "MoPoE-VAE", "dmvae": "DMVAE",
+          "mmvae+": "MMVAE+", "mvtcae": "MVTCAE", "jmvae": "JMVAE-kl",
+          "wg-v2-full": "WG-VAE v2, full covariance", "mmvm": "MMVM-VAE", "code": "CoDE-VAE", "helvae": "HELVAE",
+          "hoelder": "Hölder-VAE", "idmvae": "IDMVAE"}
 SHORT = {model: title.replace("-VAE", "").replace(" VAE", "") for model, title in TITLES.items()}
 
 

@@ -26,7 +26,7 @@ from ..files import tidy
 from ..models import MultiModalVAE
 from ..train import load_run, read_log, write_atomically
 from .recipe import FORM as SETTINGS, Recipe, WHOLE
-from .table import MODELS
+from .table import FIRST
 
 FOLDER = Path(__file__).parent / "published"
 COMMAND = "python -m mmvae.experiment publish"
@@ -37,8 +37,8 @@ FORM = {"settings": SETTINGS, "data": str, "test_data": str, "versions": {str: s
         "shown": {"heldout": NUMBERS, "probes": NUMBERS}, "people": {"seen": PERSONS, "unseen": PERSONS},
         "behaviour": PRINT, "measured": {str: PRINT}, "bytes": range(1, LIMIT), "sha256": str, "digest": str}
 KEYS = tuple(FORM)
-RECIPES = {name: (name, {}) for name in MODELS} | {  # name: its model, and what its settings change
-    "mumo-cross": ("mumo", {"cross": 1.0, "iterations": 30_000}), "poe-v2-cross": ("poe-v2", {"cross": 1.0})}
+RECIPES = {name: (name, {}) for name in FIRST} | {  # name: its model, and what its settings change
+    "mumo-cross": ("mumo", {"cross": 1.0, "iterations": 10_000}), "poe-v2-cross": ("poe-v2", {"cross": 1.0})}
 TOLERANCE = 0.5  # nats per pair: how far a held-out number may move on another CPU, with other versions
 LOG_ROWS = 100
 
@@ -81,10 +81,10 @@ def named(recipe: Recipe) -> str:
 def load(name: str | Path, model: MultiModalVAE | None = None, device: str | torch.device | None = None) -> MultiModalVAE:
     """A trained model, in eval mode: a published one by its name, or that of a run by its folder.
 
-    name: a key of `RECIPES`, of `mmvae.MODELS` or with "-cross" after it: its weights' SHA-256, names and shapes are checked,
-    they become float32, and one line says what it is. Or the folder of a run of `mmvae.fit`, with a model that was built as
-    the run's was; one of the book's models, trained by a recipe, is built from it. Nothing is unpickled. device: default the
-    CPU, or where the model that is handed over is.
+    name: a key of `RECIPES`, one of the experiment's six models or with "-cross" after it: its weights' SHA-256, names and
+    shapes are checked, they become float32, and one line says what it is. Or the folder of a run of `mmvae.fit`, with a model
+    that was built as the run's was; one of the book's models, trained by a recipe, is built from it. Nothing is unpickled.
+    device: default the CPU, or where the model that is handed over is.
     Raises FileNotFoundError or ValueError naming the file, what was found and what was expected.
     """
     if model is None and name in RECIPES:

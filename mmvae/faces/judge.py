@@ -223,7 +223,7 @@ def cross_modal(model: MultiModalVAE, judge: Judge, n: int = 512, draws: int = 4
     The conditional is [eq-side-cross].
     """
     test, generator, scores = judge.test, torch.Generator().manual_seed(seed), {}
-    x, factors = test.sample(n, torch.Generator(test.device).manual_seed(seed))
+    x, factors = test.sample(n, torch.Generator().manual_seed(seed))
     rebuilt = model.means({b: q.mu for b, q in model.posterior(x).items()})
     for m in "IT":
         scores |= {f"truth.{m}.{k}": v for k, v in judge.scores(x[m], m, factors, 1).items()}

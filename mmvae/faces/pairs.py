@@ -98,8 +98,10 @@ class Pairs:
         return self.cells(index)[1] % 2 == 0
 
     def draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n row numbers, uniform with replacement: int64 (n,). generator: on the pairs' device; default: their own."""
-        return torch.randint(len(self), (n,), generator=generator or self.generator, device=self.device)
+        """n row numbers, uniform with replacement: int64 (n,). generator: on any device, on the CPU for the same rows
+        everywhere; default: their own."""
+        generator = generator or self.generator
+        return torch.randint(len(self), (n,), generator=generator, device=generator.device).to(self.device)
 
     def __getitem__(self, index) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The rows at these indices (an int, a slice, ints or a tensor): images and factors as in `sample`."""
@@ -111,7 +113,7 @@ class Pairs:
 
         Returns x = {"I": (n, 1, H, W), "T": same}, float in [0, 1], and factors = {"identity": int (n,), "azimuth",
         "elevation", "light": float (n,), in `unit`}. The elevation is that of x_I (x_T's is neutral), the light that of
-        x_T (x_I's is neutral). generator: on the pairs' device; default: their own, seeded.
+        x_T (x_I's is neutral). generator: as of `draw`.
         """
         return self[self.draw(n, generator)]
 

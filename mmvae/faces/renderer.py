@@ -29,7 +29,9 @@ LIMITS = {"identity": (0, 2**31), "identities": (1, TEST_FROM), "test_identities
 EXTENT, CENTRE = 1.15, 0.08  # the picture: half its side, and the height of its middle above the eyes
 AMBIENT, LAMBERT, SPECULAR, LAMP, GAMMA = 0.22, 0.85, 0.10, 25.0, 1 / 1.25  # the lamp stands 25 degrees high
 SUPERSAMPLE, DENSITY = 2, 0.80  # z-buffer pixels per picture pixel; of them between neighbours of the cloud
+KEY = 2 ** 30  # more than there are points: depth * KEY + point is a whole number below 2 ** 53, exact in float64
 SHADOW, SHADE = 64, 0.85  # pixels along a side of the lamp's view; the part of its light that a shadow takes
+RIM = 2.0  # all backs are drawn in the lamp's view: at its coarse rim they fill gaps, and without them shadows move
 
 
 def check(**given):
@@ -69,71 +71,97 @@ def rotation(azimuth, elevation, device="cpu"):
     return torch.tensor(lift @ turn, dtype=torch.float32, device=device)
 
 
-def project(points, turns, pixels):
-    """Where points (3, P) are once they are turned (B, 3, 3): their pixel (B, P) int64 and depth (B, P) float32.
+def project(points, steps, origin, pixels):
+    """Where points (3, P) are once they are turned (3, 3): their pixel (P,) int64 and depth (P,) float32.
 
     The picture has a margin of a pixel, which catches what falls outside: pixel row * (pixels + 2) + column. Depth is
-    positive and larger in front, a unit of the head being 2 ** 20.
+    positive and larger in front, a unit of the head being 2 ** 20. `scaled` gives steps and origin.
     """
-    scale, middle, wide = pixels / 2 / EXTENT, pixels / 2 + 1, pixels + 2
-    steps = turns.new_tensor([[scale], [-scale], [2 ** 20]])
-    origin = turns.new_tensor([[middle], [middle + CENTRE * scale], [4 * 2 ** 20]])
-    placed = torch.addmm(origin.repeat(len(turns), 1), (steps * turns).flatten(0, 1), points)
-    column, row, depth = placed.view(-1, 3, points.shape[1]).unbind(1)
-    spot = row.clamp_(0, wide - 1).floor_().mul_(wide).add_(column.clamp_(0, wide - 1))
-    return spot.int().long(), depth  # float32 to int64 at once is three times slower
+    placed = torch.addmm(origin, steps, points)
+    placed[:2].clamp_(0, pixels + 1)
+    column, row, depth = placed.unbind()
+    return row.floor_().mul_(pixels + 2).add_(column).int().long(), depth  # float32 to int64 at once is three times slower
 
 
-def foremost(spot, key, pixels):
-    """The largest key (B, P) at each pixel of `project`: (B, pixels, pixels), -1 for none; a lone gap takes a neighbour's.
+def scaled(turns, pixels):
+    """Turns (..., 3, 3) to pixels and depth, and the origin (3, 1) of both."""
+    scale, middle = pixels / 2 / EXTENT, pixels / 2 + 1
+    return (turns.new_tensor([[scale], [-scale], [2 ** 20]]) * turns,
+            turns.new_tensor([[middle], [middle + CENTRE * scale], [4 * 2 ** 20]]))
 
-    Whichever point comes first, the largest is the same: so are the pictures, on any number of threads.
+
+def shown(cloud, turns, rim=0.0):
+    """Of each turn (B, 3, 3), the tiles (V,) int64 of the cloud that are not all backs, which fronts hide, nor all outside.
+
+    rim: backs whose cosine to the viewer is above -rim are fronts.
     """
-    wide = pixels + 2
-    best = key.new_full((len(key), wide * wide), -1).scatter_reduce_(1, spot, key, "amax")
-    best = best.view(-1, wide, wide)[:, 1:-1, 1:-1]
-    left, middle, right = best[:, :, :-2], best[:, :, 1:-1], best[:, :, 2:]
-    middle.sub_(middle.clamp(max=0) * (torch.minimum(left, right) + 1))  # as `where`, which is four times slower
-    return best
+    x, y, _ = (turns.flatten(0, 1) @ cloud.middle).view(len(turns), 3, -1).unbind(1)  # (B, K)
+    facing = turns[:, 2] @ cloud.axis + (cloud.bend + rim)
+    inside = cloud.reach + EXTENT - torch.maximum(x.abs(), (y - CENTRE).abs())
+    return [tiles.nonzero().squeeze(1) for tiles in torch.minimum(facing, inside) > 0]
 
 
-def shown(cloud, turn):
-    """The tiles (V,) int64 of the turned cloud that are not all backs, which fronts hide, nor all out of the picture."""
-    x, y, _ = turn @ cloud.middle
-    facing, inside = turn[2] @ cloud.axis + cloud.bend, cloud.reach + EXTENT - torch.maximum(x.abs(), (y - CENTRE).abs())
-    return (torch.minimum(facing, inside) > 0).nonzero().squeeze(1)
+def rasterise(cloud, turns, pixels):
+    """What the camera sees of the cloud at each turn (B, 3, 3): spots (V,) int64 of (pixels + 2) ** 2, and the point at each.
 
-
-def rasterise(cloud, turn, pixels):
-    """What the camera sees of the turned cloud: pixels (V,) int64 of pixels * pixels, and the point of the cloud at each."""
-    tiles = shown(cloud, turn)
-    spot, depth = project(cloud.field[:3].index_select(1, tiles).flatten(1), turn[None], pixels)
-    key = depth.int().long().bitwise_left_shift_(32).add_(cloud.order[:depth.shape[1]])  # depth, then which
-    best = foremost(spot, key, pixels).flatten()
-    seen = (best >= 0).nonzero().squeeze(1)
-    which, bits = best.index_select(0, seen) & (2 ** 32 - 1), (cloud.field.shape[2] - 1).bit_length()
-    return seen, (tiles.index_select(0, which >> bits) << bits) + (which & (2 ** bits - 1))
-
-
-def shadows(caster, place, lamps):
-    """How much of each lamp (L, 3) reaches points place (3, P) past the head: (L, P) in [0, 1].
-
-    The lamp's own picture of the head gives mean and variance of the height of what stands in its way;
-    Chebyshev's inequality bounds the part below the point (variance shadow maps, Donnelly & Lauritzen 2006).
+    Whichever point comes first, the largest key is the same: so are the pictures, on any number of threads.
     """
+    (steps, origin), found, bits = scaled(turns, pixels), [], (cloud.place.shape[2] - 1).bit_length()
+    for step, tiles in zip(steps, shown(cloud, turns)):
+        spot, depth = project(cloud.place.index_select(1, tiles).flatten(1), step, origin, pixels)
+        key = torch.add(cloud.order[:len(spot)], depth.floor_().double(), alpha=KEY)  # depth, then which
+        best = key.new_full(((pixels + 2) ** 2,), -1).scatter_reduce_(0, spot, key, "amax")
+        seen = (best >= 0).nonzero().squeeze(1)
+        best = best.index_select(0, seen)
+        gaps = (seen[1:] - seen[:-1] == 2).nonzero().squeeze(1)  # a lone gap takes the farther neighbour
+        best = torch.cat([best, torch.minimum(best[gaps], best[gaps + 1])])
+        which, seen = best.long().bitwise_and_(KEY - 1), torch.cat([seen, seen[gaps] + 1])
+        found.append((seen, (tiles.index_select(0, which >> bits) << bits) + (which & (2 ** bits - 1))))
+    return found
+
+
+def towards(lights):
+    """Unit vectors (L, 3) to the lamps at each azimuth of lights (L,) float32."""
+    a, e = torch.deg2rad(lights), math.radians(LAMP)
+    return torch.stack([a.sin() * math.cos(e), torch.full_like(a, math.sin(e)), a.cos() * math.cos(e)], 1)
+
+
+def sights(lamps):
+    """The turns (N, 3, 3) of a head to what lamps (N, 3) see of it."""
     x, y, z = lamps.unbind(1)
     flat = (x ** 2 + z ** 2).sqrt()
-    turns = torch.stack([z / flat, 0 * y, -x / flat, -x * y / flat, flat, -z * y / flat, x, y, z], 1).view(-1, 3, 3)
-    maps = foremost(*project(caster.field[:3].flatten(1), turns, SHADOW), SHADOW)  # (L, SHADOW, SHADOW)
+    return torch.stack([z / flat, 0 * y, -x / flat, -x * y / flat, flat, -z * y / flat, x, y, z], 1).view(-1, 3, 3)
+
+
+def shadows(caster, lamps):
+    """What lamps (N, 3), as the head has them, see of it: (N, 2, SHADOW, SHADOW), and the turns (N, 3, 3) to their views.
+
+    Mean and mean square of the height, over a neighbourhood, of what stands in the lamp's way.
+    """
+    turns = sights(lamps)
+    steps, origin = scaled(turns, SHADOW)
+    best = turns.new_full((len(turns), (SHADOW + 2) ** 2), -1)
+    for into, step, tiles in zip(best, steps, shown(caster, turns, RIM)):
+        into.scatter_reduce_(0, *project(caster.place.index_select(1, tiles).flatten(1), step, origin, SHADOW), "amax")
+    maps = best.view(-1, SHADOW + 2, SHADOW + 2)
+    left, maps, right = maps[:, 1:-1, :-2], maps[:, 1:-1, 1:-1], maps[:, 1:-1, 2:]
+    maps = torch.where(maps < 0, torch.minimum(left, right), maps)  # a lone gap takes the farther neighbour
     maps = torch.where(maps < 0, 2.5, maps / 2 ** 20 - 1)  # grid_sample: 0 outside
     blur = means(SHADOW, maps.device)  # two products take a sixth of avg_pool2d's time
-    maps = blur @ torch.stack([maps, maps ** 2], 1) @ blur.T
-    spots = place.T @ (turns[:, :2] * turns.new_tensor([[1 / EXTENT], [-1 / EXTENT]])).mT  # (L, P, 2)
-    spots = spots + turns.new_tensor([0, CENTRE / EXTENT])
-    mean, square = F.grid_sample(maps, spots[:, None], align_corners=False)[:, :, 0].unbind(1)
-    spread = (square - mean ** 2).clamp_(min=1e-4)  # (L, P), as mean and square
-    above = (mean - lamps @ place - 3.02).clamp_(min=0)
-    return 1 - SHADE * (1 - spread / (spread + above ** 2))
+    return blur @ torch.stack([maps, maps.square()], 1) @ blur.T, turns
+
+
+def lit(maps, x, y, z):
+    """How much of each of some lamps (L) reaches points past the head, by `shadows` of them: (L, P) in [0, 1].
+
+    x, y, z: (L, P), the points as each lamp sees them. Chebyshev's inequality bounds the part of the neighbourhood that is
+    below the point (variance shadow maps, Donnelly & Lauritzen 2006).
+    """
+    spots = torch.stack([x, y], -1)[:, None]
+    mean, square = F.grid_sample(maps, spots, align_corners=False)[:, :, 0].unbind(1)
+    spread = square.sub_(mean * mean).clamp_(min=1e-4)  # (L, P), as mean and square
+    above = (mean - z).sub_(3.02).clamp_(min=0).square_().add_(spread)
+    return spread.div_(above).neg_().add_(1).mul_(-SHADE).add_(1)
 
 
 @functools.cache
@@ -144,22 +172,53 @@ def means(pixels, device):
     return near / near.sum(1, keepdim=True)
 
 
+@functools.cache
+def quarters(pixels, device):
+    """((pixels + 2) ** 2,): where a z-buffer's pixel goes, so that the pixels of a picture are means over (4, size, size)."""
+    row, column = (torch.arange(-1, pixels + 1, device=device) for _ in range(2))
+    size, outside = pixels // SUPERSAMPLE, (row < 0) | (row == pixels)
+    part = row[:, None] % SUPERSAMPLE * SUPERSAMPLE + column % SUPERSAMPLE
+    place = (part * size + row[:, None] // SUPERSAMPLE) * size + column // SUPERSAMPLE
+    return place.masked_fill_(outside | outside[:, None], pixels ** 2).flatten()
+
+
+def views(head, caster, azimuth, elevations, lights, size):
+    """Poses under a lamp at each azimuth of lights (L,) -> (B, L, size, size) float32 in [0, 1], elevations (B,)."""
+    device, pixels = head.place.device, SUPERSAMPLE * size
+    turns = torch.stack([rotation(azimuth, elevation) for elevation in elevations]).to(device)
+    lamp = towards(torch.as_tensor(lights, dtype=torch.float32, device=device))
+    half = F.normalize(lamp + lamp.new_tensor([0, 0, 1]), dim=1)  # (L, 3), between lamp and camera
+    own = lamp @ turns  # (B, L, 3), as the head has them
+    maps, sees = (x.unflatten(0, (len(turns), -1)) for x in shadows(caster, own.flatten(0, 1)))
+    found = rasterise(head, turns, pixels)
+    rows = head.rows.index_select(0, torch.cat([index for _, index in found]))  # (P, 8), of all poses
+    at = quarters(pixels, device)
+    at = torch.cat([at.index_select(0, seen) + k * (pixels ** 2 + 1) for k, (seen, _) in enumerate(found)])
+    # one product a pose has it all: its points as the lamps see them, the cosines, albedo and opening
+    take = rows.new_zeros(len(turns), 5 * len(lamp) + 2, 8)
+    split = take[:, :-2].unflatten(1, (5, len(lamp)))  # (B, 5, L, 8)
+    split[:, 0, :, :3], split[:, 1, :, :3], split[:, 2, :, :3] = sees[:, :, 0] / EXTENT, -sees[:, :, 1] / EXTENT, own
+    split[:, 3, :, 3:6], split[:, 4, :, 3:6] = own, half @ turns
+    take[:, -2, 6], take[:, -1, 7] = 1, 1
+    values, reach, start = rows.new_empty(take.shape[1], len(rows)), rows.new_empty(len(lamp), len(rows)), 0
+    for k, (seen, _) in enumerate(found):
+        part = slice(start, start := start + len(seen))
+        torch.mm(take[k], rows[part].T, out=values[:, part])
+        x, y, z = values[:3 * len(lamp), part].unflatten(0, (3, -1))
+        reach[:, part] = lit(maps[k], x, y + CENTRE / EXTENT, z)
+    diffuse, glossy = values[3 * len(lamp):-2].clamp_(min=0).unflatten(0, (2, -1))
+    albedo, opening = values[-2:]
+    grey = diffuse.mul_(LAMBERT).mul_(reach).add_(AMBIENT).mul_(albedo)
+    grey = grey.add_(shine(glossy).mul_(SPECULAR).mul_(reach)).mul_(opening)
+    image = grey.new_zeros(len(lamp), len(turns) * (pixels ** 2 + 1)).scatter_(1, at.expand(len(lamp), -1), grey)
+    image = image.view(len(lamp), len(turns), -1)[:, :, :-1].unflatten(2, (-1, size, size))
+    image, *more = image.transpose(0, 1).unbind(2)
+    return (sum(more, image) / SUPERSAMPLE ** 2).clamp_(0, 1).pow_(GAMMA)
+
+
 def view(head, caster, azimuth, elevation, lights, size):
     """One pose under a lamp at each azimuth of lights (L,) -> (L, size, size) float32 in [0, 1]."""
-    field = head.field.flatten(1)
-    turn, pixels = rotation(azimuth, elevation, field.device), SUPERSAMPLE * size
-    seen, index = rasterise(head, turn, pixels)
-    a, e = torch.deg2rad(torch.as_tensor(lights, dtype=torch.float32, device=field.device)), math.radians(LAMP)
-    lamp = torch.stack([a.sin() * math.cos(e), torch.full_like(a, math.sin(e)), a.cos() * math.cos(e)], 1)
-    half = F.normalize(lamp + lamp.new_tensor([0, 0, 1]), dim=1)  # (L, 3), between lamp and camera
-    shown = field.index_select(1, index)  # (8, P)
-    n, albedo, opening = turn @ shown[3:6], shown[6], shown[7]
-    reach = shadows(caster, shown[:3], lamp @ turn)  # (L, P)
-    diffuse = albedo * (AMBIENT + LAMBERT * (lamp @ n).clamp_(min=0) * reach)
-    grey = opening * (diffuse + SPECULAR * shine((half @ n).clamp_(min=0)) * reach)
-    image = grey.new_zeros(len(lamp), pixels ** 2).index_copy_(1, seen, grey).view(-1, pixels, pixels)
-    parts = [image[:, i::SUPERSAMPLE, j::SUPERSAMPLE] for i in range(SUPERSAMPLE) for j in range(SUPERSAMPLE)]
-    return (sum(parts) / len(parts)).clamp_(0, 1) ** GAMMA
+    return views(head, caster, azimuth, [elevation], lights, size)[0]
 
 
 def shine(cosine):
@@ -180,10 +239,14 @@ def render(identity, azimuth=0.0, elevation=0.0, light=0.0, size=64, seed=SEED):
 
 def grid(head, caster, size):
     """All pictures of one head, rendered where its clouds are: I and T, each (21, 11, size, size) uint8 numpy."""
-    def grey(azimuth, elevation, lights):
-        return (view(head, caster, azimuth, elevation, lights, size) * 255).round().to(torch.uint8)
+    raised, middle, neutral = ELEVATIONS[ELEVATIONS != 0], int((ELEVATIONS < 0).sum()), LIGHTS.tolist().index(0)
 
-    lit = [grey(a, 0.0, LIGHTS) for a in AZIMUTHS]
-    neutral = [t[LIGHTS.tolist().index(0)][None] for t in lit]  # what I and T have in common is made once
-    varied = [torch.cat([grey(a, e, [0.0]) if e else t for e in ELEVATIONS]) for a, t in zip(AZIMUTHS, neutral)]
+    def grey(*poses):
+        return (views(head, caster, *poses, size) * 255).round_().to(torch.uint8)
+
+    varied, lit = [], []
+    for azimuth in AZIMUTHS:
+        lit.append(grey(azimuth, [0.0], LIGHTS)[0])
+        others = grey(azimuth, raised, [0.0])[:, 0]
+        varied.append(torch.cat([others[:middle], lit[-1][neutral][None], others[middle:]]))  # made once for I and T
     return torch.stack(varied).cpu().numpy(), torch.stack(lit).cpu().numpy()

@@ -26,8 +26,8 @@ from .labels import colours
 from .picture import Picture
 
 JS = Path(__file__).parent / "js"
-SCRIPTS = {"explorer": ("common", "draw", "nets", "explorer"), "explorables": ("common", "draw", "explorables")}
-MODULES = {"explorer": "explorer", "faces": "explorables", "experts": "explorables", "rate": "explorables"}
+SCRIPTS = {"explorer": "common draw nets dials explorer".split(), "explorables": "common draw explorables pools".split()}
+MODULES = {"explorer": "explorer", "dials": "explorer"} | dict.fromkeys(("faces", "experts", "rate", "pools"), "explorables")
 CLIP = 12_000  # bytes of a sound, at most
 NOUNS = {2: "pair", 3: "triple"}  # of what the sliders start from
 
@@ -40,7 +40,7 @@ def module(kind: str) -> str:
 def bundle() -> str:
     """One script for a static page's widgets: their modules, each in a scope of its own, the style sheet, the host."""
     scopes = "".join(f"(() => {{\n{module(name)}for (const kind in renderers) globalThis.mmvae[kind] = "
-                     "{ render: renderers[kind] };\n})();\n" for name in ("explorer", "experts"))
+                     "{ render: renderers[kind] };\n})();\n" for name in ("dials", "explorer", "experts"))
     css = json.dumps((JS / "widgets.css").read_text())
     style = f"document.head.append(Object.assign(document.createElement('style'), {{ textContent: {css} }}));\n"
     host = (JS / "host.js").read_text()

@@ -3,9 +3,6 @@
 
 const SPAN = 2.5, PERIOD = 3200;  // standard deviations, ms of a traversal
 
-const normals = (length) =>
-  Array.from({ length }, () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random()));
-
 async function render({ model, el }) {
   const { modalities, given, models, pairs, noun, factors, axes, owners, sprites, colours, clips } = model.get("config");
   const { need, ask } = talk(model), get = (name) => model.get(name), about = () => models[get("model")];

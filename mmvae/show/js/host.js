@@ -49,8 +49,9 @@
       widget.classList.add("alive");
     } catch (error) {
       console.error(error);
-      el.innerHTML = '<p class="mmvae-failed" role="alert"></p>';
-      el.firstChild.textContent = `The sliders did not start (${error.message}); the still picture shows the same.`;
+      el.innerHTML = '<p class="mmvae-failed" role="alert"><span></span> <button type="button">Try again</button></p>';
+      el.querySelector("span").textContent = `The sliders did not start (${error.message}); the still picture shows the same.`;
+      el.querySelector("button").onclick = () => { el.remove(); start(widget); };
     }
   }
 

@@ -110,3 +110,6 @@ function decode(net, of, z) {  // mmvae.nets.VectorDecoder or ImageDecoder, or s
   const hidden = silu(dense(net, of.at + ".hidden2", silu(dense(net, of.at + ".hidden1", reaching(of, z)))));
   return MEANS[of.mean](of.size ? drawn(net, of, hidden) : dense(net, of.at + ".last", hidden, ...of.rows), of.classes);
 }
+
+const normals = (length) =>  // a draw from the prior
+  Array.from({ length }, () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random()));

@@ -1,0 +1,57 @@
+"""Studies of the grid that ask which further term of the loss (`mmvae.terms`) asks for the partition, and at what price; and
+"full", what becomes of sorted latents without the diagonal.
+
+"asks": each term by its weight, beside the plain loss, where shared latents are spare (8) and where none is (5); in small
+pictures, which are cheap. "asks-weights": the pilot that chooses these weights, with seeds of its own, on people who are in
+no test: it learns from the first 400 of those to learn from, and is measured on the other 100.
+"""
+from collections.abc import Iterator
+
+from .. import evaluate
+from ..faces import HOME
+from ..terms import ADDED
+
+MODELS, SIZE, SPARE, EXACT = ("mumo", "poe-v2"), 32, 8, 5  # pixels a side; shared latents
+CANDIDATES = 0.3, 1.0, 3.0, 10.0, 50.0
+WEIGHTS = {"cross": 1.0, "gap": 3.0, "contrast": 50.0, "retain": 10.0, "all-from-one": 1.0, "auxiliary": 1.0}
+PILOT = "asks-weights"
+LEARN, CHOICE = 400, 100  # people of the pilot
+
+
+def asks(people: int) -> Iterator[tuple]:
+    """(study, variant, model, seeds, people, changes of the recipe) of both: see `grid`. The pilot's variants are "gap, 3",
+    those of its terms "gap, 8", and of none "plain, 8"."""
+    for term in ADDED:
+        for weight in CANDIDATES:
+            for model in MODELS:
+                changes = {"size": SIZE, "options": {"shared": SPARE}, "extra": {term: weight}}
+                yield PILOT, f"{term}, {weight:g}", model, range(10, 12), LEARN, changes
+    for shared, seeds in ((SPARE, 10), (EXACT, 5)):
+        for term in ("plain", *ADDED):
+            extra = {term: WEIGHTS[term]} if term in ADDED else None
+            for model in MODELS:
+                changes = {"size": SIZE, "options": {"shared": shared}, "extra": extra}
+                yield "asks", f"{term}, {shared}", model, range(seeds), people, changes
+
+
+def full(people: int, iterations: int) -> Iterator[tuple]:
+    """(study, variant, model, seeds, people, changes of the recipe) of "full": all latents shared, the prior inside, and
+    experts with a full covariance beside diagonal ones. Chapter 10 says what the theory predicts of them."""
+    for size, seeds in ((32, 10), (64, 3)):
+        for variant, model, options in (("covariance", "wg-v2-full", {}), ("inside", "wg-v2", {"single_prior": True})):
+            changes = {"size": size, "iterations": iterations, "options": options}
+            yield "full", f"{variant}, {size}", model, range(seeds), people, changes
+
+
+def chosen(runs: list[dict]) -> dict[str, float]:
+    """{term: the weight that found the partition most often, of equal ones that with the smallest mean leak} among the
+    records of the pilot, which `results.runs(study=PILOT)` reads. Until there are any, `WEIGHTS` are those of a trial."""
+    found: dict[str, dict[float, list]] = {}
+    for run in runs:
+        (term, weight), = run["settings"]["extra"].items()
+        found.setdefault(term, {}).setdefault(weight, []).append(evaluate.partition(run["probes"], HOME))
+
+    def worth(of: list[dict]) -> tuple[float, float]:
+        return sum(p["found"] for p in of) / len(of), -sum(p["leak"] for p in of) / len(of)
+
+    return {term: max(sorted(weights), key=lambda w: worth(weights[w])) for term, weights in found.items()}
