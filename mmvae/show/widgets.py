@@ -26,10 +26,10 @@ from .labels import colours
 from .picture import Picture
 
 JS = Path(__file__).parent / "js"
-SCRIPTS = {"explorer": "common draw nets dials explorer".split(), "explorables": "common draw explorables pools".split()}
-MODULES = {"explorer": "explorer", "dials": "explorer"} | dict.fromkeys(("faces", "experts", "rate", "pools"), "explorables")
-CLIP = 12_000  # bytes of a sound, at most
-NOUNS = {2: "pair", 3: "triple"}  # of what the sliders start from
+SCRIPTS = {k: f"common draw {v}".split() for k, v in {
+    "explorer": "nets explorer", "dials": "nets dials", "explorables": "explorables pools"}.items()}
+MODULES = {"explorer": "explorer", "dials": "dials"} | dict.fromkeys(("faces", "experts", "rate", "pools"), "explorables")
+CLIP, NOUNS = 12_000, {2: "pair", 3: "triple"}  # bytes of a sound, at most; of what the sliders start from
 
 
 def module(kind: str) -> str:
