@@ -48,7 +48,7 @@ class DMVAE(PoEVAE):
     with its own private block. Lee & Pavlovic (2021), as multivae 1.0.3 computes it.
     """
 
-    def terms(self, x, weight=1.0, present=None, subsets=ORDER, cross=None, check=True):
+    def terms(self, x, weight=1.0, present=None, subsets=ORDER, cross=None, check=True, extra=None):
         experts = {m: self.encoders[m](x[m]) for m in NAMES}
         private = {m: experts[m][m] for m in NAMES}
         shared = [self.fuse({m: experts[m] for m in s})["S"] for s in subsets]

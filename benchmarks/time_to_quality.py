@@ -196,7 +196,7 @@ def compare(train, test, marks, horizons, turn: float, n: int, save) -> dict:
 
 def merged(model):
     """Each decoder runs once a step, on the latents of all ELBOs that need it, instead of once an ELBO."""
-    def loss(x, weight=1.0, present=None, cross=None, check=True):
+    def loss(x, weight=1.0, present=None, cross=None, check=True, extra=None):
         posteriors = model.posteriors(x, model.subsets)
         z = {s: {b: g.sample() for b, g in q.items()} for s, q in posteriors.items()}
         total = sum(g.kl() for q in posteriors.values() for g in q.values())  # (B,)

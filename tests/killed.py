@@ -61,7 +61,7 @@ def a_text(folder):
 
 def replaced(folder):
     """Put a small repository, and steps that take no time, in the place of the book's."""
-    for name in ("constraints.txt", "book/build.py", "book/colab.py", "01_a.ipynb"):
+    for name in ("constraints.txt", "book/build.py", "book/colab.py", "book/slim.py", "01_a.ipynb"):
         stage.write_text(folder / name, name)
     stage.write_text(folder / "_config.yml", "html: {baseurl: 'https://some.one/book/'}")
 

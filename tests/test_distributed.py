@@ -28,9 +28,12 @@ def gradient(model, x, weight) -> dict:
     return {name: p.grad for name, p in model.named_parameters()}
 
 
+ROW_BY_ROW = [name for name in mmvae.MODELS if name != "idmvae"]  # its InfoNCE compares rows, those of one process
+
+
 def save_gradients(folder):
     """In each of several processes: for every model, the gradient that it is left with."""
-    for name in mmvae.MODELS:
+    for name in ROW_BY_ROW:
         model = distributed.DataParallel(tiny.build(name))
         index = rows().draw(12, torch.Generator().manual_seed(7))[distributed.rows(12)]
         found = gradient(model, rows().batch(index)[0], 16.0)
@@ -41,7 +44,7 @@ def save_gradients(folder):
 
 def test_the_averaged_gradient_is_that_of_the_joint_batch(tmp_path):
     assert side_by_side(2, tmp_path, target=save_gradients) == [0, 0]
-    for name in mmvae.MODELS:
+    for name in ROW_BY_ROW:
         expected = gradient(tiny.build(name), rows().sample(12, torch.Generator().manual_seed(7))[0], 16.0)
         two = [load_file(tmp_path / f"{name}-{rank}.safetensors") for rank in range(2)]
         assert same(*two) and two[0].keys() == expected.keys()

@@ -121,9 +121,9 @@ def test_only_who_is_shown_is_rendered_and_as_the_file_has_it(tiny, monkeypatch)
     monkeypatch.setattr(profiles, "head", lambda k, *a: seen.append(k) or render(k, *a))
     monkeypatch.setattr(mmvae.faces, "write", lambda *a: pytest.fail("everybody is rendered"))
     pictures = shown.fixed(3), test.fixed(2), shown.at([4, 2, 4], 1, 2, 3), Faces([shown, test]).tiles
-    assert set(seen) == {0, 1, 2, 4, 1_000_000, 1_000_001} and not reader.data_path.exists()
+    assert set(seen) == {0, 1, 2, 4, 1_000_000, 1_000_001} and not (path := reader.data_path).exists()
     monkeypatch.undo()
-    monkeypatch.setenv("MMVAE_BUILD", str(reader.data_path.parent))
+    monkeypatch.setenv("MMVAE_BUILD", str(path.parent))
     file = {split: mmvae.faces.Pairs(reader.data_file, split, size=8) for split in ("train", "test")}
     expected = (file["train"].fixed(3), file["test"].fixed(2), file["train"].at([4, 2, 4], 1, 2, 3),
                 Faces(list(file.values())).tiles)
