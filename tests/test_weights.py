@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+import types
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from safetensors.torch import save
 
 import mmvae
 from mmvae import faces, train
-from mmvae.experiment import measure, profiles, publish, results, weights
+from mmvae.experiment import grid, measure, profiles, publish, results, weights
 from mmvae.experiment.recipe import Recipe
 from mmvae.faces import Pairs
 
@@ -283,6 +284,27 @@ def test_the_command_trains_by_the_profile_and_goes_on_where_it_was_stopped(tmp_
     with pytest.raises(SystemExit):
         publish.main(["gan"])
     assert "NAME: found gan, expected some of vanilla" in capsys.readouterr().err
+
+
+def test_the_command_publishes_a_run_of_the_grid_once_it_is_there(made, tmp_path, monkeypatch, capsys):
+    folder, (learnt, unseen) = made
+    recipe = Recipe("poe-v2", size=16, iterations=7, batch=8, log_every=2, checkpoint_every=5)
+    monkeypatch.setattr(grid, "grid", lambda: [grid.Run("main", "plain", recipe), grid.Run("long", "plain", recipe)])
+    monkeypatch.setattr(grid, "pairs", lambda split, people, size: {"train": learnt, "test": unseen}[split])
+    monkeypatch.setattr(publish, "profile", lambda name: types.SimpleNamespace(pairs=lambda split, size=None: unseen))
+    monkeypatch.setattr(publish, "replace", lambda of, **_: of)
+    for place, code in ((tmp_path / "none", 1), (folder / "poe-v2", 0)):
+        monkeypatch.setattr(grid.Run, "folder", place)
+        try:
+            publish.main(["poe-v2", "--grid", "--out", str(tmp_path / "out")])
+            found = 0
+        except SystemExit as e:
+            found = e.code
+        assert found == code
+    said = capsys.readouterr()
+    assert "found no finished run of poe-v2; train it first: python -m mmvae.experiment results --study long" in said.err
+    monkeypatch.setattr(weights, "FOLDER", tmp_path / "out")
+    assert said.out.count("poe-v2: ") == 1 and weights.info("poe-v2")["settings"]["iterations"] == 7
 
 
 def test_side_by_side_each_model_has_a_process_and_a_failure_is_named(tmp_path, monkeypatch):
