@@ -21,6 +21,7 @@ from ..observed import joined
 from ..train import write_atomically
 from . import grid, measure, publish, stacks
 from . import results as stored
+from .headlines import headlines
 from .profiles import build_folder, profile
 from .recipe import FORM, Recipe
 from .table import MODELS, NAMES
@@ -82,11 +83,13 @@ def _who() -> str:
 
 def evaluate(argv: list[str] | None = None):
     parser = strict.Parser(prog="python -m mmvae.experiment evaluate", description="Measure runs of a recipe.")
-    parser.add_argument("run_dir", type=Path, nargs="+")
+    parser.add_argument("run_dir", type=Path, nargs="*", help="folders of runs; none: the book's headline numbers")
     parser.add_argument("--data", help="the HDF5 file that the runs were trained on (default: the book's)")
     parser.add_argument("--out", type=strict.out, default="metrics.json", help="where {run_dir: its numbers} goes")
     parser.add_argument("--pairs", type=strict.whole(1, 10 ** 7), default=4096, help="unseen pairs to measure on")
     args = parser.parse_args(argv)
+    if not args.run_dir:
+        return print(headlines())
     found = {}
     try:
         sizes = {run_dir: Recipe.of(checkpoint.settings_of(run_dir)).size for run_dir in args.run_dir}
