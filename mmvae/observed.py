@@ -105,6 +105,12 @@ def subsets_of(names: Sequence[str], subsets) -> tuple[Subset, ...]:
     return tuple(dict.fromkeys(tuple(m for m in names if m in s) for s in subsets))
 
 
+def with_all(subset: Subset, masks: Data) -> Tensor | None:
+    """The rows in which all of a subset was observed, bool (B,); None: every row."""
+    found = [masks[m] for m in subset if m in masks]
+    return torch.stack(found).all(0) if found else None
+
+
 def refuse_empty_row(masks: Data):
     """Raises ValueError for a row in which none of these modalities, which are all that there are, was observed."""
     seen = torch.stack(list(masks.values())).any(0)

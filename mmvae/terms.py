@@ -42,7 +42,7 @@ def contrast(model, x: Data, q: Posteriors, masks: Data) -> Values:
     """Which row's z_S given x_o is that of z_S given x_m: the mean over the ordered pairs of modalities of `info_nce` of
     the means, in the rows that have both, (B,), nats: Zhang et al. (2026), their first term [eq-ask-contrast]."""
     pairs = [(m, o) for m in x for o in x if o != m]
-    each = [info_nce(q[m,]["S"].mu, q[o,]["S"].mu, _both(masks, m, o)) for m, o in pairs]
+    each = [info_nce(q[m,]["S"].mu, q[o,]["S"].mu, observed.with_all((m, o), masks)) for m, o in pairs]
     return {"S": sum(each) / len(each) if each else model.like.new_zeros(_rows(x))}
 
 
@@ -200,14 +200,9 @@ def _reconstructions(model, x: Data, q: Posteriors, masks: Data, private) -> Val
         for other in (o for o in x if o != m):
             z = {m: private(m).sample(), "S": q[other,]["S"].sample()}
             value = -observed.log_prob(model, m, model.decode(z, (m,))[m], x[m])
-            found[f"reconstruction.{m}"] = found.get(f"reconstruction.{m}", 0) + _where(_both(masks, m, other), value)
+            both = observed.with_all((m, other), masks)
+            found[f"reconstruction.{m}"] = found.get(f"reconstruction.{m}", 0) + _where(both, value)
     return found
-
-
-def _both(masks: Data, *names: str) -> Tensor | None:
-    """The rows that have all of these modalities; None: every row."""
-    some = [masks[m] for m in names if m in masks]
-    return torch.stack(some).all(0) if some else None
 
 
 def _where(rows: Tensor | None, value: Tensor) -> Tensor:

@@ -518,22 +518,7 @@ def test_losses_and_gradients_are_finite_where_the_encoders_shout(name):
 
 @pytest.mark.parametrize("name", ["mmvm", "code, all learnt", "hoelder"])
 def test_the_means_can_be_exported_with_a_free_batch(name):
-    model = MODELS[name](worlds.WORLDS["pair"]()).eval()
-
-    class Means(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.model = model
-
-        def forward(self, one, two):
-            q = self.model.posterior({"I": one, "T": two})
-            return self.model.means({block: g.mu for block, g in q.items()})
-
-    x, more = (tuple(worlds.data("pair", n, seed=n).values()) for n in (7, 11))
-    batch = torch.export.Dim("B", min=2)
-    exported = torch.export.export(Means(), x, dynamic_shapes=({0: batch}, {0: batch})).module()
-    for found, expected in zip(exported(*more).values(), Means()(*more).values()):
-        torch.testing.assert_close(found, expected)
+    worlds.exports(MODELS[name](worlds.WORLDS["pair"]()).eval(), *(worlds.data("pair", n, seed=n) for n in (7, 11)))
 
 
 @pytest.mark.parametrize("make, message", [

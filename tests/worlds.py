@@ -102,6 +102,25 @@ def data(world, n=N, seed=0):
     return {m: makers[m]() for m in WORLDS[world]()}
 
 
+def exports(model, x, more):
+    """The means given x {modality: (B, ...)}, exported with a free batch, are those of `more` too, of another batch."""
+    names = list(x)
+
+    class Means(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, *values):
+            q = self.model.posterior(dict(zip(names, values)))
+            return self.model.means({block: g.mu for block, g in q.items()})
+
+    x, more, batch = tuple(x.values()), tuple(more[m] for m in names), torch.export.Dim("B", min=2)
+    exported = torch.export.export(Means(), x, dynamic_shapes={"values": tuple({0: batch} for _ in x)}).module()
+    for found, expected in zip(exported(*more).values(), Means()(*more).values()):
+        torch.testing.assert_close(found, expected)
+
+
 def rows(world, gaps=False, n=N):
     """`Rows` of a world, with two factors; gaps: every modality but the first lacks in some rows."""
     x, g = data(world, n), torch.Generator().manual_seed(1)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..models import MultiModalVAE
 from ..observed import Data, Subset, all_subsets
+from .identified import descended
 from .oracle import LinearGaussian, exact_elbos
 
 
@@ -135,32 +136,16 @@ def asked(truth: LinearGaussian, spare: int, weight: float, seed: int = 0,
         raise ValueError(f"weight, spare: found {weight} and {spare}, expected 0 or a positive number of both")
     every, subsets = tuple(truth.sizes), all_subsets(tuple(truth.sizes))
     blocks = truth.blocks | {"S": truth.blocks["S"] + spare}
-    start = torch.randn(len(truth.loadings), sum(blocks.values()), generator=torch.Generator().manual_seed(seed),
-                        dtype=torch.float64)
-    weights, sees = start.requires_grad_(), torch.zeros_like(start)
-    model = LinearGaussian(sees, truth.offset, truth.noise, blocks, truth.sizes)
-    for m in every:
-        for block in (m, "S"):
-            sees[model.rows((m,)), model.columns(block)] = 1
-    optimiser = torch.optim.LBFGS([weights], max_iter=iterations, history_size=50, tolerance_grad=1e-10,
-                                  tolerance_change=1e-15, line_search_fn="strong_wolfe")
 
-    def excess() -> Tensor:
-        model.loadings = weights * sees
+    def excess(model: LinearGaussian) -> Tensor:
         return sum(_divergence(truth.covariance(s, s), model.covariance(s, s)) for s in subsets)
 
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        loss = excess()
-        loss = loss + weight * gap_on(model, truth.covariance(every, every))
-        loss.backward()
-        return loss
+    def loss(model: LinearGaussian) -> Tensor:
+        return excess(model) + weight * gap_on(model, truth.covariance(every, every))
 
-    optimiser.step(closure)
-    with torch.no_grad():
-        lost = excess().item()
-    model.loadings = model.loadings.detach()
-    return model, lost
+    model = descended(truth, blocks, loss, seed, max_iter=iterations, history_size=50, tolerance_grad=1e-10,
+                      tolerance_change=1e-15)
+    return model, excess(model).item()
 
 
 def gap_on(model: LinearGaussian, covariance: Tensor) -> Tensor:

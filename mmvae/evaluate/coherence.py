@@ -10,9 +10,8 @@ from tqdm.auto import tqdm
 from ..data import Rows
 from ..models import MultiModalVAE
 from ..nets import CategoryEncoder, ImageEncoder, VectorEncoder
-from ..observed import Subset, joined
+from ..observed import Subset, joined, with_all
 from .intervals import wilson
-from .likelihood import with_all
 
 PART = 256  # rows predicted at once
 

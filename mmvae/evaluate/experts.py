@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from ..data import Rows
 from ..gaussian import Gaussian, Mixture
 from ..models import MultiModalVAE, Posterior
-from ..observed import Data, joined
-from .likelihood import drawn, with_all
+from ..observed import Data, joined, with_all
+from .likelihood import drawn
 
 SPEAKS, SILENT = 5.0, 2.0  # mean precision of an expert, above and below; the prior's is 1
 

@@ -4,6 +4,8 @@ what their blocks hold of the truth's.
 At the truth's own sizes, with the columns of each modality's loadings linearly independent, every one of them is the truth,
 turned within its blocks [eq-why-turned]. With a shared latent to spare a private one may move there [eq-why-spare].
 """
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -22,31 +24,39 @@ def likeliest(truth: LinearGaussian, shared: int | None = None, seed: int = 0,
     every, blocks = tuple(truth.sizes), truth.blocks | {"S": shared}
     covariance = truth.covariance(every, every)
     least = torch.logdet(covariance) + len(covariance)
-    start = torch.randn(len(covariance), sum(blocks.values()), generator=torch.Generator().manual_seed(seed),
-                        dtype=torch.float64)
-    weights, sees = start.requires_grad_(), torch.zeros_like(start)
-    model = LinearGaussian(sees, truth.offset, truth.noise, blocks, truth.sizes)
-    for m in every:
-        for block in (m, "S"):
-            sees[model.rows((m,)), model.columns(block)] = 1
-    optimiser = torch.optim.LBFGS([weights], max_iter=iterations, history_size=30, tolerance_grad=1e-8,
-                                  tolerance_change=1e-13, line_search_fn="strong_wolfe")
 
-    def excess() -> Tensor:
-        model.loadings = weights * sees
+    def excess(model: LinearGaussian) -> Tensor:
         root = torch.linalg.cholesky(model.covariance(every, every))
         return 0.5 * (2 * root.diagonal().log().sum() + torch.cholesky_solve(covariance, root).trace() - least)
 
+    model = descended(truth, blocks, excess, seed, max_iter=iterations, history_size=30, tolerance_grad=1e-8,
+                      tolerance_change=1e-13)
+    return model, excess(model).item()
+
+
+def descended(truth: LinearGaussian, blocks: dict[str, int], loss: Callable[[LinearGaussian], Tensor], seed: int,
+              **options) -> LinearGaussian:
+    """The model of these blocks, of the truth's rows and noise, where L-BFGS ends on this loss, from loadings that are drawn
+    from N(0, 1); a modality sees its own block and S. options: of `torch.optim.LBFGS`."""
+    start = torch.randn(len(truth.loadings), sum(blocks.values()), generator=torch.Generator().manual_seed(seed),
+                        dtype=torch.float64)
+    weights, sees = start.requires_grad_(), torch.zeros_like(start)
+    model = LinearGaussian(sees, truth.offset, truth.noise, blocks, truth.sizes)
+    for m in truth.sizes:
+        for block in (m, "S"):
+            sees[model.rows((m,)), model.columns(block)] = 1
+    optimiser = torch.optim.LBFGS([weights], line_search_fn="strong_wolfe", **options)
+
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = excess()
-        loss.backward()
-        return loss
+        model.loadings = weights * sees
+        value = loss(model)
+        value.backward()
+        return value
 
     optimiser.step(closure)
-    lost = excess().item()
-    model.loadings = model.loadings.detach()
-    return model, lost
+    model.loadings = (weights * sees).detach()
+    return model
 
 
 def turn(truth: LinearGaussian, model: LinearGaussian) -> Tensor:

@@ -11,8 +11,8 @@ from ..data import Rows
 from ..gaussian import Gaussian, Mixture
 from ..likelihoods import Bernoulli
 from ..models import MultiModalVAE, Posterior
-from ..observed import Data
-from .likelihood import at, latent_kl, placed, with_all
+from ..observed import Data, with_all
+from .likelihood import at, latent_kl, placed
 from .probes import codes, is_class, named
 
 MOST = 50_000  # rows of a data set that stand for all of them

@@ -13,7 +13,7 @@ from ..data import Rows
 from ..gaussian import Gaussian, Mixture, prior
 from ..likelihoods import Bernoulli
 from ..models import Latents, MultiModalVAE
-from ..observed import Data, Subset, joined
+from ..observed import Data, joined, with_all
 
 DRAWS = 16  # from every part of a mixture, for the KL of its latents
 
@@ -44,12 +44,6 @@ def drawn(rows: Rows, n: int, generator: torch.Generator) -> tuple[Tensor, Data,
         return torch.arange(n), x, {}, factors
     index = torch.randint(len(rows), (n,), generator=generator).to(rows.device)
     return (index, *rows.batch(index), rows.factors_at(index))
-
-
-def with_all(subset: Subset, masks: Data) -> Tensor | None:
-    """The rows in which all of a subset was observed, bool (B,); None: every row."""
-    found = [masks[m] for m in subset if m in masks]
-    return torch.stack(found).all(0) if found else None
 
 
 @torch.no_grad()

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..data import Rows
 from ..models import MultiModalVAE
-from ..observed import Subset, joined
-from .likelihood import drawn, latent_kl, with_all
+from ..observed import Subset, joined, with_all
+from .likelihood import drawn, latent_kl
 
 COLLAPSED = 0.1  # nats: a latent whose mean KL is below it carries nothing that a decoder uses
 AT_HOME, ELSEWHERE = 0.8, 0.2  # kNN R^2: at least, and at most, for a partition that is found

@@ -37,17 +37,12 @@ def headlines() -> str:
 
 
 def _found(runs: list[dict]) -> str:
-    if not any(run["sorted"] for run in runs) and "S" not in _blocks(runs[0]):
+    if not any(".S." in name for name in runs[0]["probes"]):  # nothing is shared, as in the Vanilla VAE
         return "–"
     scores = [run["sorted"]["probes"] if run["sorted"] else run["probes"] for run in runs]
     count = sum(evaluate.partition(of, HOME)["found"] for of in scores)
     low, high = evaluate.wilson(count, len(runs))
     return f"{count} ({low:.2f} to {high:.2f})"
-
-
-def _blocks(run: dict) -> set[str]:
-    """The blocks that its probes were fitted on: "I+T.S.azimuth.knn" is of S."""
-    return {name.split(".")[1] for name in run["probes"]}
 
 
 def _said(value: float, low: float, high: float, digits: int = 1) -> str:
