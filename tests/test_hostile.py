@@ -465,7 +465,7 @@ WRONG = [(command.main, *TRAIN, option, value) for option, values in {
                   "nonsense", '{"a":' * 900 + "1" + "}" * 900, '{"latent": 1, "latent": 2}', '{"no": 1}', '{"dense": 1}',
                   '{"modalities": 1}')
 }.items() for value in values] + [
-    (command.main,), (command.main, "gan"), (command.main, "train", "gan", "f.h5", "run"), (command.main, "evaluate"),
+    (command.main,), (command.main, "gan"), (command.main, "train", "gan", "f.h5", "run"),
     (command.main, "evaluate", "run", "--pairs", "0"), (command.main, "evaluate", "run", "--pairs", THIRTY),
     (command.main, "evaluate", "run", "--out", "/dev/null"), (command.main, "evaluate", "run", "--out", "pipe"),
     (command.main, "evaluate", "run", "--out", "nowhere/m.json"), (command.main, "evaluate", "run", "--out", "link"),

@@ -8,6 +8,7 @@ import planted
 from mmvae.experiment import grid as making, studies
 from mmvae.experiment.grid import HELD_OUT, PEOPLE, Run, grid
 from mmvae.experiment.recipe import Recipe
+from mmvae.experiment.table import MODELS
 from mmvae.faces import Grid
 from mmvae.terms import ADDED
 
@@ -20,13 +21,33 @@ def test_each_term_beside_the_plain_loss_where_a_latent_is_spare_and_where_none_
     runs = of("asks")
     assert Counter((run.recipe.model, run.variant) for run in runs) == {
         (model, f"{term}, {shared}"): seeds for model in ("mumo", "poe-v2") for term in ("plain", *ADDED)
-        for shared, seeds in ((8, 10), (5, 5))}
+        for shared, seeds in ((8, 10), (5, 5)) if (term, shared) != ("plain", 5)}  # a run of "field"
     for run in runs:
         term, shared = run.variant.split(", ")
         assert run.recipe.extra == (None if term == "plain" else {term: studies.WEIGHTS[term]})
         assert run.recipe.build().blocks["S"] == int(shared) and run.people == PEOPLE
     assert {(run.recipe.size, run.recipe.iterations, run.recipe.weight) for run in runs} == {(32, 3000, 4.0)}
     assert {run.recipe.seed for run in runs if run.variant == "gap, 8"} == set(range(10))
+
+
+def test_a_term_is_dropped_after_a_third_and_meets_private_blocks_that_are_too_small():
+    runs = of("asks-limits")
+    assert Counter(run.variant for run in runs) == {
+        f"{term}, {variant}": 6 for term in ("gap", "contrast") for variant in ("dropped", "private 1")}
+    for run in runs:
+        (term, weight), = run.recipe.extra.items()
+        assert run.variant.split(", ")[0] == term and weight == studies.WEIGHTS[term]
+        assert run.recipe.extra_until == (1000 if "dropped" in run.variant else None)
+        blocks = run.recipe.build().blocks
+        assert blocks["S"] == 8 and blocks["I"] == blocks["T"] == (1 if "private" in run.variant else 2)
+
+
+def test_the_field_has_every_model_of_the_book_but_one_on_small_pictures():
+    runs = of("field")
+    assert Counter(run.recipe.model for run in runs) == {m: 10 for m in MODELS if m != "wg-v2-full"}
+    assert {(run.recipe.size, run.recipe.iterations, run.recipe.weight, run.people) for run in runs} == {
+        (32, 3000, 4.0, PEOPLE)}
+    assert {sum(run.recipe.build().blocks.values()) for run in runs} <= {9, 10}
 
 
 def test_the_pilot_has_every_weight_twice_with_seeds_and_people_of_its_own():

@@ -85,7 +85,8 @@ def _variants():
     for size in (32, 64):
         for people in COUNTS:
             if (size, people) != (64, PEOPLE):
-                yield "people", f"{size}, {people}", "poe-v2", range(3), people, {"size": size, "iterations": LONG}
+                small = studies.SMALL if size == 32 else {}
+                yield "people", f"{size}, {people}", "poe-v2", range(3), people, {"iterations": LONG} | small
     for model in BOTH:
         for likelihood in ("normal", "continuous"):
             changes = {"iterations": LONG, "options": {"likelihood": likelihood}}
@@ -113,6 +114,7 @@ def _variants():
     for name, (model, changes) in weights.RECIPES.items():
         variant = name.removeprefix(model)[1:] or "plain"
         yield "long", variant, model, range(1), PEOPLE, {"iterations": FULL} | changes
+    yield from studies.field(PEOPLE)
     yield from studies.asks(PEOPLE)
     yield from studies.full(PEOPLE, LONG)
 

@@ -1,5 +1,9 @@
-"""Studies of the grid that ask which further term of the loss (`mmvae.terms`) asks for the partition, and at what price; and
-"full", what becomes of sorted latents without the diagonal.
+"""Studies of the grid on small pictures, which are cheap: which further term of the loss (`mmvae.terms`) asks for the
+partition, and at what price; "full", what becomes of sorted latents without the diagonal; and "field", every model of
+`table.MODELS` beside the others.
+
+Pictures of half the size have a quarter of the pixels: their likelihood has weight 4, which gives a picture the nats that one
+of 64x64 has.
 
 "asks": each term by its weight, beside the plain loss, where shared latents are spare (8) and where none is (5); in small
 pictures, which are cheap. "asks-weights": the pilot that chooses these weights, with seeds of its own, on people who are in
@@ -10,10 +14,16 @@ from collections.abc import Iterator
 from .. import evaluate
 from ..faces import HOME
 from ..terms import ADDED
+from . import table
 
-MODELS, SIZE, SPARE, EXACT = ("mumo", "poe-v2"), 32, 8, 5  # pixels a side; shared latents
+MODELS, SPARE, EXACT = ("mumo", "poe-v2"), 8, 5  # shared latents
+SMALL = {"size": 32, "weight": 4.0}
+DROPPED = 1000  # iterations after which a term is
 CANDIDATES = 0.3, 1.0, 3.0, 10.0, 50.0
 WEIGHTS = {"cross": 1.0, "gap": 3.0, "contrast": 50.0, "retain": 10.0, "all-from-one": 1.0, "auxiliary": 1.0}
+# Whether a term asks for the partition, written before the first run of "asks": it does if and only if it makes what one
+# modality says of z_S answer for what the other says; one that only demands that a code can be decoded or recovered does not.
+PREDICTED = {"cross": True, "gap": True, "contrast": True, "retain": False, "all-from-one": False, "auxiliary": False}
 PILOT = "asks-weights"
 LEARN, CHOICE = 400, 100  # people of the pilot
 
@@ -24,23 +34,36 @@ def asks(people: int) -> Iterator[tuple]:
     for term in ADDED:
         for weight in CANDIDATES:
             for model in MODELS:
-                changes = {"size": SIZE, "options": {"shared": SPARE}, "extra": {term: weight}}
+                changes = SMALL | {"options": {"shared": SPARE}, "extra": {term: weight}}
                 yield PILOT, f"{term}, {weight:g}", model, range(10, 12), LEARN, changes
     for shared, seeds in ((SPARE, 10), (EXACT, 5)):
-        for term in ("plain", *ADDED):
+        for term in ("plain", *ADDED) if shared == SPARE else ADDED:  # plain with 5 is a run of "field"
             extra = {term: WEIGHTS[term]} if term in ADDED else None
             for model in MODELS:
-                changes = {"size": SIZE, "options": {"shared": shared}, "extra": extra}
+                changes = SMALL | {"options": {"shared": shared}, "extra": extra}
                 yield "asks", f"{term}, {shared}", model, range(seeds), people, changes
+    for term in ("gap", "contrast"):  # dropped after a third, and private blocks of one latent, where two are used
+        for variant, options, until in (("dropped", {}, DROPPED), ("private 1", {"private": 1}, None)):
+            for model in MODELS:
+                yield "asks-limits", f"{term}, {variant}", model, range(3), people, SMALL | {
+                    "options": {"shared": SPARE} | options, "extra": {term: WEIGHTS[term]}, "extra_until": until}
 
 
 def full(people: int, iterations: int) -> Iterator[tuple]:
     """(study, variant, model, seeds, people, changes of the recipe) of "full": all latents shared, the prior inside, and
     experts with a full covariance beside diagonal ones. Chapter 10 says what the theory predicts of them."""
-    for size, seeds in ((32, 10), (64, 3)):
+    for changes, size, seeds in ((SMALL, 32, 10), ({}, 64, 3)):
         for variant, model, options in (("covariance", "wg-v2-full", {}), ("inside", "wg-v2", {"single_prior": True})):
-            changes = {"size": size, "iterations": iterations, "options": options}
-            yield "full", f"{variant}, {size}", model, range(seeds), people, changes
+            yield "full", f"{variant}, {size}", model, range(seeds), people, changes | {
+                "iterations": iterations, "options": options}
+
+
+def field(people: int) -> Iterator[tuple]:
+    """(study, variant, model, seeds, people, changes of the recipe) of "field": every model of the book, the newest too, with
+    the same networks, latents in all, data and steps. Chapters 12 and 13 read it."""
+    for model in table.MODELS:
+        if model != "wg-v2-full":  # it has a study of its own
+            yield "field", "plain", model, range(10), people, SMALL
 
 
 def chosen(runs: list[dict]) -> dict[str, float]:
