@@ -46,8 +46,8 @@ site: $(STAMP) execute ## build the site from the executed notebooks, warnings b
 site-smoke: ## the whole site from notebooks executed in the smoke profile, and the check that it is whole
 	@$(MAKE) --no-print-directory book PROFILE=smoke
 
-test: $(STAMP) ## run the tests, and every notebook in the smoke profile
-	@$(PY) -m pytest
+test: $(STAMP) ## run the tests, a file a core, and every notebook in the smoke profile
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 fuzz: $(STAMP) ## damage files and command lines at random, 2,000 times each, and count what comes of it (EXAMPLES=100000)
 	@MMVAE_FUZZ=$(or $(EXAMPLES),2000) $(PY) -m pytest -q -s tests/test_fuzz.py
@@ -118,7 +118,10 @@ dist: $(TOOLS)/.made ## wheel and source in dist/, installed in a bare environme
 	@_build/bare/bin/python -I book/release.py smoke
 	@$(PYTHON) book/release.py notes > dist/NOTES.md
 
-pages: book ## the site as it is published, in _build/pages: with the PDF, where there is one
+pdf: book ## the whole book as one PDF, printed by Chromium, in _build/pdf
+	@$(PY) book/pdf.py --profile $(PROFILE)
+
+pages: pdf ## the site as it is published, in _build/pages, and its PDF
 	@$(PY) book/build.py pages --profile $(PROFILE)
 
 # One commit that stands alone: colab/ of _build/pages. The working tree and its index stay as they are.

@@ -208,13 +208,13 @@ def site(profile):
 
 
 def pages(profile):
-    """Copy the site, if it is whole, to _build/pages, and the PDF beside it where one was made."""
+    """Copy the site, if it is whole, to _build/pages, and the PDF (`make pdf`) beside it where one was made."""
     if found := problems(profile):
         sys.exit("pages: the site is not whole, nothing is published:\n  " + "\n  ".join(found))
     work, out = ROOT / "_build" / "work" / "pages", ROOT / "_build/pages"
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(html_dir(profile), work)
-    for path in sorted((ROOT / "_build/latex").glob("*.pdf")):
+    for path in sorted((ROOT / "_build/pdf").glob("*.pdf")):
         shutil.copy(path, work)
     put_in_place(work, out)
     made = sorted(path for path in out.rglob("*") if path.is_file())

@@ -99,14 +99,16 @@ def lighter(text, folder):
                 w, h = Image.open(io.BytesIO(content)).size
                 given = re.search(r' width="(\d+)"', tag)
                 size = f'height="{round(h * int(given[1]) / w)}"' if given else f'width="{w}" height="{h}"'
-                tag = f'<img loading="lazy" {size}{tag.removeprefix("<img")}'
+                when = "" if 'fetchpriority="low"' in tag else 'loading="lazy" '  # not the still of a widget
+                tag = f'<img {when}{size}{tag.removeprefix("<img")}'
         return tag
 
     return re.sub(r"<(?:img|source)\b[^>]*>", outside, text)
 
 
 def stage_notebook(nb, name):
-    """The notebook as the site shows it: captions folded into pictures, no widgets, no traces of the run."""
+    """The notebook as the site shows it: captions folded into pictures, folded cells that show nothing joined with the folded
+    cell after them, no widgets, no traces of the run."""
     nb, cells = copy.deepcopy(nb), []
     for cell in nb["cells"]:
         meta = cell["metadata"] = {
@@ -114,17 +116,26 @@ def stage_notebook(nb, name):
         }
         if cell["cell_type"] == "code":
             cell["outputs"] = as_shown(cell)
+        if "parameters" in tags(cell):  # the page shows what PROFILE is, folded
+            meta["tags"] = ["hide-input"]
         if "solution" in tags(cell):
             prompts = {"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
             meta["mystnb"] = {**meta.get("mystnb", {}), **prompts}
         if "caption" in tags(cell):
             fold_caption(cell, cells[-1] if cells else {"metadata": {}}, name)
-        else:
-            cells.append(cell)
+            continue
+        if folded(cell) and cells and folded(cells[-1]) and not cells[-1]["outputs"]:  # one bar for both
+            cell["source"] = f'{"".join(cells.pop()["source"]).rstrip()}\n\n{"".join(cell["source"])}'
+        cells.append(cell)
     badge = r"^\[!\[[^\n]*colab-badge\.svg\)\]\([^\n]*\)\n*"  # another site's image; the page has a button
     cells[0]["source"] = re.sub(badge, "", "".join(cells[0]["source"]), flags=re.M)
     kept = {key: nb["metadata"][key] for key in ("kernelspec", "language_info") if key in nb["metadata"]}
     return {**nb, "metadata": kept, "cells": cells}
+
+
+def folded(cell):
+    """Whether the page shows a bar in place of a cell's code."""
+    return cell["cell_type"] == "code" and "hide-input" in tags(cell)
 
 
 def fold_caption(caption, cell, name):

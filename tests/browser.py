@@ -72,7 +72,8 @@ def slide(tab, name: str, value: float):
 def settled(tab):
     """Wait until the explorers have nothing left to load or to infer."""
     tab.wait_for_timeout(20)
-    tab.wait_for_function("() => [...document.querySelectorAll('.status')].every((line) => !line.textContent)")
+    tab.wait_for_function("() => [...document.querySelectorAll('.status')].every((line) => !line.textContent)"
+                          " && !document.querySelector('.mmvae [inert]')")
     tab.wait_for_timeout(20)
 
 

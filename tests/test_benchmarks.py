@@ -14,6 +14,7 @@ from torch.distributions import Normal, kl_divergence
 
 import mmvae
 from mmvae import gaussian, stacked
+from mmvae.experiment import weights
 from mmvae.experiment.recipe import Recipe
 from mmvae.experiment.table import pair
 from mmvae.faces import Grid, Pairs
@@ -28,6 +29,7 @@ import measure  # noqa: E402
 import page  # noqa: E402
 import report  # noqa: E402
 import scaling  # noqa: E402
+import steps  # noqa: E402
 import terms  # noqa: E402
 import throughput  # noqa: E402
 import time_to_quality  # noqa: E402
@@ -164,6 +166,19 @@ def test_cost_of_each_configuration():
         row["pairs_per_second"] = [300.0, 400.0] if "identities 20" in name else [400.0, 400.0]
     text = report.cost(record)
     assert text.count("| 1.00 |") == 7 and "from identities 2 to 20 × 0.88 (0.81–0.94)" in text
+
+
+# steps
+
+
+def test_a_step_of_each_model_is_timed_in_turns_and_the_stored_record_has_every_model(one_thread):
+    found = steps.steps(16, 4, 2, 1, ("poe-v1", "mmvae+"))
+    assert {name: len(of) for name, of in found["seconds"].items()} == {"poe-v1": 2, "mmvae+": 2}
+    assert min(min(of) for of in found["seconds"].values()) > 0
+    stored = json.loads((weights.FOLDER / "steps.json").read_text())
+    assert list(stored["seconds"]) == list(mmvae.MODELS) and stored["machine"]["threads"] == 1
+    assert {name: sum(p.numel() for p in mmvae.MODELS[name](size=32).parameters())
+            for name in ("vanilla", "jmvae")}.items() <= stored["parameters"].items()
 
 
 # terms

@@ -63,6 +63,9 @@ def test_the_chapters_are_there():
         "09_why_the_partition",
         "10_exact_oracle",
         "11_your_own_data",
+        "12_what_came_after",
+        "13_the_frontier",
+        "14_failure_gallery",
     ]
 
 
@@ -357,6 +360,20 @@ def test_staging_folds_the_caption_and_drops_what_needs_a_kernel():
     assert cell["metadata"] == {
         "mystnb": {"image": {"alt": "A face"}, "figure": {"name": "fig-x", "caption": "See it."}}
     }
+
+
+def test_staging_shows_one_bar_for_folded_cells_that_follow_each_other():
+    def cell(source, outputs=(), *tags):
+        return {"cell_type": "code", "metadata": {"tags": ["hide-input", *tags]}, "source": source, "outputs": list(outputs)}
+
+    text = {"cell_type": "markdown", "metadata": {}, "source": "Words."}
+    cells = [cell("a"), cell("b\n"), cell("c", [PICTURE], "pixelated"), cell("d"), text, cell("e")]
+    shown = stage.stage_notebook({"cells": cells, "metadata": {}}, "x.ipynb")["cells"]
+    assert [c["source"] for c in shown] == ["a\n\nb\n\nc", "d", "Words.", "e"]
+    assert shown[0]["outputs"] == [PICTURE] and "pixelated" in check.tags(shown[0])
+    profile = {**cell("p"), "metadata": {"tags": ["parameters", "remove-cell"]}}
+    shown = stage.stage_notebook({"cells": [profile, cell("a")], "metadata": {}}, "x.ipynb")["cells"]
+    assert [c["source"] for c in shown] == ["p\n\na"] and check.tags(shown[0]) == ["hide-input"]
 
 
 WIDGET = '<div class="mmvae-widget"><script type="application/json">{"a": "0123456789abcdef"}</script>still</div>'

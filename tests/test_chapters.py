@@ -161,3 +161,22 @@ def test_of_a_latent_that_a_picture_cannot_know_the_posterior_is_the_prior():
     np.testing.assert_allclose(covariance[1], [0, 1, 0, 0], atol=1e-12)
     logvar = torch.linspace(-3, 3, 601)[:, None]
     assert logvar[Gaussian(0 * logvar, logvar).kl().argmin()].item() == pytest.approx(0, abs=0.006)
+
+
+def test_what_a_block_knows_of_a_factor_is_the_information_of_a_mixture():
+    """Chapter 8's nats of a factor: two Gaussians of one width, against their entropies by quadrature."""
+    from types import SimpleNamespace
+
+    from mmvae import Gaussian
+
+    test = SimpleNamespace(shape=(3, 2, 2, 4), at=lambda *index: (2.0 * index[2], None))
+    model = SimpleNamespace(posterior=lambda x: {"S": Gaussian(x[:, None].float(), torch.zeros(len(x), 1))})
+    knows = defined_in("08_what_did_they_learn", "stronger-nats", "knows", test=test)
+    torch.manual_seed(0)
+    z = np.linspace(-9, 11, 20_001)
+    one, two = (np.exp(-(z - m) ** 2 / 2) / np.sqrt(2 * np.pi) for m in (0, 2))
+    both = (one + two) / 2
+    entropy = -(both * np.log(both)).sum() * (z[1] - z[0])
+    nats = knows(model, "S", "elevation", cells=2, draws=20_000)
+    assert nats.shape == (3,) and nats.mean() == pytest.approx(entropy - 0.5 * np.log(2 * np.pi * np.e), abs=0.01)
+    assert knows(model, "S", "light", draws=5) == pytest.approx(0, abs=1e-6)  # the code does not move with the light

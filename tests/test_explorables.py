@@ -353,13 +353,20 @@ def tab(page):
         assert tab.evaluate("document.documentElement.scrollWidth") <= 360
 
 
+def ticked(tab):
+    """The tasks that are done."""
+    return set(tab.evaluate("[...document.querySelectorAll('.tasks .done')].map((line) => line.dataset.task)"))
+
+
 @browser.needs_chromium
 def test_in_the_page_each_factor_moves_its_own_pictures(tab):
     canvases = [f"figure:nth-child({k}) canvas" for k in (1, 2)]  # x_I, x_T
+    assert not ticked(tab) and tab.locator(".tasks li").count() == 9  # three widgets, three tasks each
     for factor, expected in (("elevation", [True, False]), ("light", [False, True]), ("azimuth", [True, True])):
         before = [browser.pixels(tab, canvas) for canvas in canvases]
         browser.slide(tab, factor, 1 if tab.eval_on_selector(f"[data-slider={factor}]", "s => s.value") != "1" else 0)
         assert [(a != browser.pixels(tab, c)).any() for a, c in zip(before, canvases)] == expected, factor
+    assert ticked(tab) == {"I", "T", "both"}
 
 
 @browser.needs_chromium
@@ -370,6 +377,7 @@ def test_in_the_page_an_overconfident_expert_has_the_veto(tab):
     tab.focus("[data-slider=sdT]")
     tab.keyboard.press("Home")  # the least standard deviation, 0.1
     assert re.search(r"Expert T holds \d+\s% of the precision: the product follows it", words.inner_text())
+    assert ticked(tab) == {"holds"}
     tab.locator(".knob").nth(2).scroll_into_view_if_needed()
     knob = tab.locator(".knob").nth(2).bounding_box()  # expert I's: dragged across, its mean
     before = tab.eval_on_selector("[data-slider=meanI]", "s => +s.value")
@@ -387,7 +395,7 @@ def test_in_the_page_a_dearer_rate_buys_a_wider_posterior(tab):
         browser.slide(tab, "beta", log_beta)
         tab.get_by_text("go to the cheapest width").click()
         best.append(tab.eval_on_selector("[data-slider=width]", "s => +s.value"))
-    assert best == sorted(best)
+    assert best == sorted(best) and ticked(tab) >= {"price", "least"}
 
 
 HEARD = """async ([esm, config, state, png]) => {  // a module as a front end loads it; a kernel tells what a callback printed

@@ -19,6 +19,7 @@ STATED = {  # chapter: what is no result: a definition, a threshold, a chance le
     "08": {"5°", "3 nats", "1.9", "0.02 nats", "0.7", "0.3", "0.95", "0.05", "0.4"},  # thresholds; made-up questions
     "09": {"0.25", "50%"},  # beta; chance
     "10": {"0.001", "0.0001 nats", "0°", "90°", "2 nats"},  # an axis; angles; a made-up report
+    "12": {"0.05"},  # a level
 }
 
 

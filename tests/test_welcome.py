@@ -70,17 +70,17 @@ def test_a_page_loads_no_script_that_it_does_not_use():
 
 # ---- for lecturers
 
-def test_there_are_twenty_questions_with_folded_answers():
+def test_every_question_has_a_folded_answer():
     asked = [int(n) for n in re.findall(r"^\*\*(\d+)\.\*\* ", LECTURERS, re.M)]
     answer = r"^:::\{admonition\} Answer to (\d+)\n:class: dropdown solution\n\S"
     answered = [int(n) for n in re.findall(answer, LECTURERS, re.M)]
-    assert asked == answered == list(range(1, 21))
+    assert asked == answered == list(range(1, len(asked) + 1)) and len(asked) >= 20
 
 
 def test_every_chapter_is_taught():
     table = LECTURERS[LECTURERS.index("## After each chapter"):LECTURERS.index("## A syllabus")]
     assert re.findall(r"notebooks/(\w+)\.ipynb", table) == CHAPTERS
-    syllabus = LECTURERS[LECTURERS.index("## A syllabus"):LECTURERS.index("## Twenty")]
+    syllabus = LECTURERS[LECTURERS.index("## A syllabus"):LECTURERS.index("## Exam questions")]
     assert len(re.findall(r"^\| \d\. ", syllabus, re.M)) == 6
     for heading in ("## What is needed", "## Licence, and how to cite", "## How to change it"):
         assert heading in LECTURERS

@@ -173,6 +173,7 @@ def load(folder: str | Path = FOLDER) -> tuple[PoEVAE, dict]:
 class Dials(Explorable):
     """What `dials` returns. latents: {block: value}. hidden: whether the second picture is."""
     kind = "dials"
+    room = 530, 377, 377
     latents = t.Dict().tag(sync=True)
     hidden = t.Bool(False).tag(sync=True)
 

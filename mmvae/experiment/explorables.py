@@ -13,6 +13,7 @@ from ..show.widgets import keep
 class Faces(Explorable):
     """What `faces` returns. factors: {factor: index of its value}, "identity", "azimuth", "elevation", "light"."""
     kind = "faces"
+    room = 563, 395, 421
     factors = t.Dict().tag(sync=True)
 
     @t.validate("factors")

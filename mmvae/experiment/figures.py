@@ -110,3 +110,29 @@ def by_seed(values: dict[str, dict[str, Sequence[float]]], ylabel: str, alt: str
     if len(values) > 1:
         fig.legend(*ax.get_legend_handles_labels(), ncols=len(values), loc="outside lower center")
     return plot.figure(fig, alt)
+
+
+def by_row(values: dict[str, dict[str, Sequence[float]]], alt: str, log: Sequence[str] = (), lines: dict[str, float] | None = None,
+           bold: Sequence[str] = ()) -> Picture:
+    """Many models, a row each, and a panel for each measure: a dot for each seed, a short line at their median.
+
+    values: {measure: {model: a number a seed (n,)}}; a model without one has no dot, NaN neither. log: the measures on a
+    logarithmic axis. lines: {measure: where a dashed line stands}. bold: the models whose name is.
+    """
+    names = list(dict.fromkeys(name for of in values.values() for name in of))
+    fig = Figure(figsize=(7, 1.0 + 0.3 * len(names)), layout="constrained", dpi=100)
+    for ax, (measure, of) in zip(fig.subplots(1, len(values), sharey=True, squeeze=False)[0], values.items()):
+        for name, numbers in of.items():
+            row, numbers = names.index(name), np.asarray(numbers, float)
+            ax.axhline(row, color=plot.GREY, lw=0.6, alpha=0.35)
+            ax.plot(numbers, np.full(len(numbers), row), "o", color=SERIES[0], markersize=5, markeredgewidth=0, alpha=0.75)
+            if not np.isnan(numbers).all():
+                ax.vlines(np.nanmedian(numbers), row - 0.3, row + 0.3, color=plot.GREY, lw=2)
+        if measure in (lines or {}):
+            ax.axvline(lines[measure], color=plot.GREY, lw=1.2, linestyle=(0, (3, 2)))
+        ax.set(title=measure, ylim=(len(names) - 0.5, -0.5), xscale="log" if measure in log else "linear")
+        ax.set_yticks(range(len(names)), names)
+        ax.tick_params(axis="y", length=0)
+        for label in (label for label in ax.get_yticklabels() if label.get_text() in bold):
+            label.set_fontweight("bold")
+    return plot.figure(fig, alt)

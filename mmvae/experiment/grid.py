@@ -167,7 +167,8 @@ def finished(run: Run) -> dict | None:
         return None
     try:
         record = results.record(path)
-        valid = {k: record[k] for k in run.about} == run.about and not results.moved_in(record)
+        whole = "sorted" in record or not evaluate.all_shared(run.recipe.build())  # else it is measured again
+        valid = whole and {k: record[k] for k in run.about} == run.about and not results.moved_in(record)
     except ValueError as e:  # what is damaged is made again
         tqdm.write(str(e))
         return None
@@ -201,7 +202,8 @@ def _numbers(model, train_on: Pairs, test: Pairs, who: judging.Judge, weight: fl
     if thorough:
         return measure.everything(model, train_on, test, weight, who, progress=False)
     numbers = measure.numbers(model, train_on, test, weight, 2048, subsets=(NAMES,))
-    return numbers | {"cross": judging.cross_modal(model, who, 256), "experts": evaluate.experts(model, test, 2048)}
+    numbers |= {"cross": judging.cross_modal(model, who, 256), "experts": evaluate.experts(model, test, 2048)}
+    return numbers | ({"sorted": measure.by_role(model, train_on, test, 2048)} if evaluate.all_shared(model) else {})
 
 
 # ---- the published models' numbers, in published.json

@@ -114,6 +114,16 @@ class Profile:
             return weights.info(published) | numbers(self.train(model, **changes), *pairs, self.weight, n)
         return measure(self.run_dir(model, **changes), *pairs, n)
 
+    def does(self, models: dict[str, MultiModalVAE]) -> dict[str, dict[str, list[str]]]:
+        """What each latent of some models of the book's pair does, in words, {name: {block: [one a latent]}}, for
+        `show.widgets.explorer`: of published weights from their record, of others measured on the people held out."""
+        from . import roles
+        found = {}
+        for name, model in models.items():
+            size = model.modalities[next(iter(model.modalities))].shape[-1]
+            found[name] = roles.words(model, roles.published(model) or roles.measure(model, self.pairs("test", size)))
+        return found
+
     def _published(self, model: str, changes: dict) -> str | None:
         """The name under which `train` finds this model among the published ones: in the cpu profile, if it is there; of the
         length that it was published with, if `changes` ask for no other."""

@@ -47,6 +47,7 @@ class Explorable(Widget):
 class Experts(Explorable):
     """What `experts` returns. values: {expert: [mean, sd], ..., "p": same}. prior: whether p is multiplied in."""
     kind = "experts"
+    room = 1094, 918, 831
     values = t.Dict().tag(sync=True)
     prior = t.Bool(True).tag(sync=True)
 
@@ -158,6 +159,12 @@ class Rate(Explorable):
     image = t.Int(0).tag(sync=True)
     width = t.Float(1.0).tag(sync=True)
     beta = t.Float(1.0).tag(sync=True)
+
+    @property
+    def room(self) -> tuple[int, int, int]:
+        """The height that is kept for it: tiles of each modality below the plot."""
+        n = len(self.config["modalities"])
+        return 901 + 70 * n, 571 + 134 * n, 571 + 134 * n
 
     @t.validate("image")
     def _there(self, proposal):

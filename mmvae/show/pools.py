@@ -31,6 +31,7 @@ class Pools(Explorable):
     """What `pools` returns. values: {expert: [mean, sd], ...}, two of them. alpha: the dial, 0 to 1. rho: of the
     consensus."""
     kind = "pools"
+    room = 1069, 840, 783
     values = t.Dict().tag(sync=True)
     alpha = t.Float(0.5).tag(sync=True)
     rho = t.Float(0.5).tag(sync=True)

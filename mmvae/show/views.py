@@ -74,6 +74,16 @@ def given(of: dict, x: Tensor, mean: Tensor) -> tuple[dict, Tensor]:
     return {"png": "data:image/png;base64," + base64.b64encode(tiles).decode()}, of["low"] + span * level
 
 
+def tile(of: dict, mean: Tensor) -> str:
+    """One row of what is decoded, (1, ...), as the page shows it before its networks are there: a picture's address, or "".
+    of: its view."""
+    if of["kind"] != "picture":
+        return ""
+    level = (mean.detach().double().cpu().flatten(1) - of["low"]) / (of["high"] - of["low"])
+    tiles = strip(level.clamp(0, 1).float().view(-1, 1, *of["size"]), "WEBP")
+    return "data:image/webp;base64," + base64.b64encode(tiles).decode()
+
+
 def _short(value: float) -> float:
     return float(f"{value:.6g}")
 
@@ -84,6 +94,45 @@ def strip(images: Tensor, kind: str) -> bytes:
     out, options = io.BytesIO(), {"quality": QUALITY, "method": 4} if kind == "WEBP" else {}
     Image.fromarray((255 * sheet).round().to(torch.uint8).numpy()).save(out, kind, **options)
     return out.getvalue()
+
+
+def room(config: dict) -> tuple[int, int, int]:
+    """The height, in CSS pixels, of an explorer of this config, in columns of about 340, 600 and 720 pixels: what a page
+    keeps for it, so that nothing jumps. By the measures of js/widgets.css, and of type of 15 pixels."""
+    views, models, found = config["modalities"], config["models"].values(), []
+    names = [max((of["label"] for of in models), key=len) + 4 * "m"] * (len(models) > 1)
+    names += [f"{config['noun']} {k + 1}" for k in range(len(config["pairs"]))]
+    names += ["your own picture", "sample from the prior", "reset"]
+    latents = max(sum(25 + 30 * dim for dim in of["blocks"].values() if dim) + 36 * bool(of["does"]) for of in models)
+    for width, left, box in ((340, 340, 128), (600, 264, 128), (720, 264, 136 if len(views) > 2 else 192)):
+        right, words, caption = (width, 84, 58) if left == width else (width - 290, 64, 42)
+        bar = 44 + 38 * _wraps([7 * len(name) + 20 for name in names], width, 6)
+        tasks = 33 + 3 * (44 if left == width else 24)
+        sees = 25 + _pictures({m: views[m] for m in config["given"]}, left, 128, 32) + 30 * len(config["factors"]) + 8
+        makes = 25 + _pictures(views, right, box, caption) + 8 + words + latents
+        found.append(round(bar + 28 + tasks + (sees + 19 + makes if left == width else max(sees, makes))))
+    return tuple(found)
+
+
+def _wraps(widths: list[float], width: float, gap: float) -> int:
+    """How often a row of these widths is broken."""
+    breaks, at = 0, -gap
+    for w in widths:
+        breaks, at = (breaks, at + gap + w) if at + gap + w <= width else (breaks + 1, w)
+    return breaks
+
+
+def _pictures(views: dict[str, dict], width: float, box: float, below: float) -> float:
+    """The height of these modalities, with what stands below each, in a column of this width."""
+    sizes = []
+    for of in views.values():
+        high, wide = of.get("size", (2 * box / 3 if of["kind"] == "numbers" else 16 * len(of.get("names", ())), box))
+        wide *= of["channels"] if of.get("channels", 3) != 3 else 1
+        by = box / max(high, wide) if of["kind"] == "picture" else 1
+        by = int(by) if by >= 2 else int(2 * by) / 2 if by > 1 else by
+        sizes.append((max(box, by * wide), by * high + below))
+    rows = 1 + _wraps([w for w, _ in sizes], width, 8)
+    return rows * max(h for _, h in sizes) + 8 * (rows - 1)
 
 
 class Faces:
@@ -108,6 +157,7 @@ class Faces:
         self.owners = {f: by[0] if len(by) == 1 else "S" for f in self.words
                        for by in [[m for m, axes in self.axes.items() if f in axes]]}
         self.tiles = {m: torch.cat([self._tiles(pairs, {who: k}, m, step) for pairs, k in people]) for m in self.axes}
+        self.new = [i for i, (pairs, _) in enumerate(people) if pairs.split == "test"]  # whom no model has learnt from
 
     def _tiles(self, pairs, person: dict[str, int], m: str, step: dict[str, int]) -> Tensor:
         """A person's pictures of modality m: uint8 (N, H, W)."""
@@ -120,6 +170,15 @@ class Faces:
         """For each row of some factors the index of the value that is next to it."""
         n = len(next(iter(factors.values())))
         return [{f: int((v - factors[f][k].cpu()).abs().argmin()) for f, v in self.values.items()} for k in range(n)]
+
+    def unseen(self, n: int) -> dict[str, Tensor]:
+        """Some of the people who are new, or of all where none is: {modality: (n, 1, H, W) in [0, 1]}, a fixed draw."""
+        generator = torch.Generator().manual_seed(0)
+        who, *others = self.words
+        some = {f: torch.randint(len(self.words[f]), (n,), generator=generator).tolist() for f in others}
+        people = self.new or range(len(self.words[who]))
+        rows = [self.at({who: people[k % len(people)]} | {f: some[f][k] for f in others}) for k in range(n)]
+        return {m: torch.cat([row[m] for row in rows]) for m in self.tiles}
 
     def at(self, where: dict[str, int]) -> dict[str, Tensor]:
         """{modality: (1, 1, H, W) in [0, 1]} at these indices."""

@@ -1,126 +1,25 @@
-"""Sliders that move with a kernel and without: what all widgets share, and the explorer of trained models.
-
-Each is an anywidget: JupyterLab, VS Code and Colab run its module in `js/`, and so does the book's static page, which
-has no kernel. A widget's state is small. What is large, an asset, the module asks for when it first needs it: by a
-message, answered here in a kernel, and from a file on the page. An asset's name is a hash of its bytes, so pages share
-it. With MMVAE_ASSETS in the environment, a folder, a widget leaves its assets' files there: book/stage.py takes them.
-"""
-import base64
-import hashlib
-import html
-import json
+"""The explorer of trained models: sliders for every latent, switches for what the model sees, a picture of one's own."""
 import math
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-import anywidget
 import torch
 import traitlets as t
 from torch import Tensor, nn
 
-from ..checkpoint import write_atomically
 from ..observed import joined
-from . import page, plot, views
+from . import known, page, plot, views
+from .alive import JS, MODULES, SCRIPTS, Widget, bundle, keep, module  # noqa: F401
 from .labels import colours
-from .picture import Picture
 
-JS = Path(__file__).parent / "js"
-SCRIPTS = {k: f"common draw {v}".split() for k, v in {
-    "explorer": "nets explorer", "dials": "nets dials", "explorables": "explorables pools"}.items()}
-MODULES = {"explorer": "explorer", "dials": "dials"} | dict.fromkeys(("faces", "experts", "rate", "pools"), "explorables")
 CLIP, NOUNS = 12_000, {2: "pair", 3: "triple"}  # bytes of a sound, at most; of what the sliders start from
-
-
-def module(kind: str) -> str:
-    """The ES module of a widget, but for its export: its file, behind those with what it needs."""
-    return "".join((JS / f"{name}.js").read_text() for name in SCRIPTS[MODULES[kind]])
-
-
-def bundle() -> str:
-    """One script for a static page's widgets: their modules, each in a scope of its own, the style sheet, the host."""
-    scopes = "".join(f"(() => {{\n{module(name)}for (const kind in renderers) globalThis.mmvae[kind] = "
-                     "{ render: renderers[kind] };\n})();\n" for name in ("dials", "explorer", "experts"))
-    css = json.dumps((JS / "widgets.css").read_text())
-    style = f"document.head.append(Object.assign(document.createElement('style'), {{ textContent: {css} }}));\n"
-    host = (JS / "host.js").read_text()
-    return f"if (!globalThis.mmvae) (() => {{\nglobalThis.mmvae = {{}};\n{scopes}{style}{host}}})();\n"  # once a page
-
-
-class Widget(anywidget.AnyWidget):
-    """A module of `js/`, its state, its assets, and a still picture for where no module runs.
-
-    Without a kernel it shows as HTML: the picture and its caption, and the state beside them, from which the static
-    page brings it to life; or, if `needs_kernel`, a sentence, the picture and its caption alone.
-    """
-    _css = (JS / "widgets.css").read_text()
-    kind = ""  # a key of MODULES
-    config = t.Dict().tag(sync=True)  # what never changes
-    _moved = False  # by the page, at this moment
-
-    def __init__(self, still: Picture, caption: str, assets: dict[str, bytes] | None = None, needs_kernel: str = "", **state):
-        self._esm = module(self.kind) + f"export default {{ render: heard(renderers.{self.kind}) }};\n"
-        self.still, self.caption, self.assets, self.needs_kernel = still, caption, assets or {}, needs_kernel
-        super().__init__(**state)
-        self.on_msg(self._answer)
-        if folder := os.environ.get("MMVAE_ASSETS"):
-            self.export(Path(folder))
-
-    def _answer(self, _, message: dict, buffers: list) -> None:
-        name = message.get("need")
-        found = self.assets.get(name)
-        error = {} if found else {"error": f"no asset {name}"}
-        self.send({"asset": name, **error}, buffers=[found] if found else [])
-
-    def set_state(self, sync_data: dict) -> None:  # what the page has moved
-        self._moved = True
-        try:
-            super().set_state(sync_data)
-        finally:
-            self._moved = False
-
-    def tell(self, callback: Callable, value) -> None:
-        """Call callback(value). If the page moved it, and no cell runs, what it prints or raises stands under the widget."""
-        if not self._moved:
-            callback(value)
-        elif any(found := page.printed(callback, value)):
-            self.send(dict(zip(("told", "pictures"), found)))
-
-    def export(self, folder: Path) -> None:
-        """Write each asset to folder/NAME.js, a script that hands it to the static page's js/host.js."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, data in self.assets.items():
-            path = folder / f"{name}.js"
-            if not path.exists():
-                write_atomically(path, f'mmvaeAsset("{name}","{base64.b64encode(data).decode()}");\n'.encode())
-
-    def page(self) -> str:
-        """What stands on the static page: HTML."""
-        names = [name for cls in type(self).__mro__ if issubclass(cls, Widget) for name in vars(cls)]
-        values = {name: getattr(self, name) for name in self.traits(sync=True) if name in names and name[0] != "_"}
-        told = {"kind": self.kind} | ({"still": True} if self.needs_kernel else {"state": values})
-        text = json.dumps(told, ensure_ascii=True, allow_nan=False).replace("</", "<\\/")
-        caption = html.escape(" ".join(filter(None, (self.needs_kernel, self.caption))))
-        return (f'<div class="mmvae-widget"><script type="application/json">{text}</script><figure class="mmvae-still">'
-                f'{self.still._repr_html_()}<figcaption>{caption}</figcaption></figure></div>')
-
-    def _repr_mimebundle_(self, **kwargs):
-        data, metadata = super()._repr_mimebundle_(**kwargs)
-        return data | {"text/html": self.page()}, metadata
-
-
-def keep(assets: dict[str, bytes], data: bytes) -> str:
-    """Put an asset among the others, under its name."""
-    name = hashlib.sha256(data).hexdigest()[:16]
-    assets[name] = data
-    return name
 
 
 class Explorer(Widget):
     """What `explorer` returns. In a kernel each trait follows the page, and the page follows each.
 
-    model: the shown one's name. pair: the preset, from 0, or -1 where the factors were turned. observed: what the model
-    sees, "I+T", or "". factors: {factor: index of its value}. latents: {block: [value of each latent]}, finite.
+    model: the shown one's name. pair: the preset, from 0, -1 where the factors were turned, or -2 for a picture of the
+    reader's own, which stays in the page. observed: what the model sees, "I+T", or "". factors: {factor: index of its value}.
+    latents: {block: [value of each latent]}, finite.
     """
     kind = "explorer"
     model = t.Unicode().tag(sync=True)
@@ -132,6 +31,7 @@ class Explorer(Widget):
     def __init__(self, models: dict[str, nn.Module], x: dict[str, Tensor], faces: views.Faces | None, listen: dict,
                  *args, **state):
         self.models, self.x, self.faces, self.listen = models, x, faces, listen
+        self.room = views.room(state["config"])
         super().__init__(*args, **state)
 
     def on_change(self, callback: Callable[[dict], None]) -> None:
@@ -188,8 +88,10 @@ class Explorer(Widget):
 
 def explorer(models: nn.Module | dict[str, nn.Module], x: dict[str, Tensor], factors: dict[str, Tensor] | None = None,
              faces: Sequence = (), classes: dict[str, Sequence[str]] | None = None,
-             listen: dict[str, Callable[[Tensor], bytes]] | None = None, titles: dict[str, str] | None = None) -> Explorer:
-    """Sliders for every latent, switches for what the model sees, sliders for the factors of what it sees.
+             listen: dict[str, Callable[[Tensor], bytes]] | None = None, titles: dict[str, str] | None = None,
+             does: dict[str, dict[str, Sequence[str]]] | None = None) -> Explorer:
+    """Sliders for every latent, switches for what the model sees, sliders for the factors of what it sees, and where that is
+    a picture, a place to draw or load one's own: nothing of it leaves the page.
 
     models: one, or several of the same modalities to pick from by name; the first is shown. Any model will do. What the
     package builds, its posteriors, networks and likelihoods, the static page computes by itself: `page.own`, `page.rule`.
@@ -197,7 +99,8 @@ def explorer(models: nn.Module | dict[str, nn.Module], x: dict[str, Tensor], fac
     x: rows to start from, {modality: (B, ...)}, all of a model's modalities or some that it can see alone.
     factors: theirs, as `faces.Pairs.sample` returns them. faces: `Pairs` whose first three people each the factor sliders
     go through; none: no such sliders. classes: names of classes, {modality: [one a class]}. listen: {modality: one row's
-    values, in its shape -> the bytes of a WAV file, at most 12,000}. titles: of the models.
+    values, in its shape -> the bytes of a WAV file, at most 12,000}. titles: of the models. does: what each latent does, in
+    words that it wears, {model: {block: [one a latent]}}.
 
         sliders = explorer(my_model, x)
         sliders.on_change(print)                          # {"I": [0.3, -1.2], ...} whenever the page moves one
@@ -214,6 +117,11 @@ def explorer(models: nn.Module | dict[str, nn.Module], x: dict[str, Tensor], fac
     for name, model in models.items():
         _fits(name, model, first)
     ms = [m for m in first.modalities if m in x]
+    for name, words in (does or {}).items():
+        if name not in models or {b: len(of) for b, of in words.items()} != dict(models[name].blocks):
+            found = {b: len(of) for b, of in words.items()}
+            expected = f"one a latent, {dict(models[name].blocks)}" if name in models else f"one of {', '.join(models)}"
+            raise ValueError(f'explorer: does["{name}"]: found {found} words, expected {expected}')
     for what, names in (("classes", classes), ("listen", listen)):
         if wrong := set(names) - set(first.modalities):
             raise ValueError(f"explorer: {what}: found {sorted(wrong)}, expected some of {tuple(first.modalities)}")
@@ -234,20 +142,25 @@ def explorer(models: nn.Module | dict[str, nn.Module], x: dict[str, Tensor], fac
             raise ValueError(f'explorer: classes["{m}"]: {error}') from None
         if m in x:
             given[m], flat[m] = views.given(drawn[m], x[m], mean)
-    about = {name: {"label": (titles or {}).get(name, name)} | _about(name, model, x, flat, assets)
-             for name, model in models.items()}
     grid = views.Faces(faces) if faces else None
     if grid and (set(grid.tiles) != set(x) or any(list(grid.tiles[m].shape[1:]) != drawn[m].get("size") for m in ms)):
         found, expected = ({m: tuple(v.shape[k:]) for m, v in of.items()} for of, k in ((grid.tiles, 1), (x, 2)))
         raise ValueError(f"explorer: found faces of {found}, expected pictures as in x, {expected}")
+    rows = grid.unseen(known.ROWS) if grid else x
+    words = {name: {b: list(v) for b, v in of.items()} for name, of in (does or {}).items()}
+    about = {name: {"label": (titles or {}).get(name, name), "does": words.get(name, {})}
+             | _about(name, model, x, flat, rows, drawn, assets) for name, model in models.items()}
     at = grid.nearest(factors) if grid else len(x[ms[0]]) * [{}]
+    begin = {m: views.tile(drawn[m], mean[:1]) for m, mean in made.items()}
     tints = colours(dict.fromkeys([*first.modalities, *(b for model in models.values() for b in model.blocks)]))
     noun = "image" if [drawn[m]["kind"] for m in ms] == ["picture"] else NOUNS.get(len(ms), "row")
     config = {"modalities": drawn, "given": given, "models": about, "pairs": at, "noun": noun,
               "factors": grid.words if grid else {}, "axes": grid.axes if grid else {}, "owners": grid.owners if grid else {},
-              "sprites": keep(assets, grid.sheet()) if grid else "", "colours": {b: views.inks(c) for b, c in tints.items()},
+              "sprites": keep(assets, grid.sheet()) if grid else "", "begin": begin,
+              "unseen": len(grid.new) if grid else 0, "colours": {b: views.inks(c) for b, c in tints.items()},
               "clips": {m: [keep(assets, _clip(m, f, row)) for row in x[m].cpu()] if m in x else []
                         for m, f in listen.items()}}
+    config["bytes"] = {name: len(data) for name, data in assets.items()}
     caption = "Every latent at three values, the others at rest. With JavaScript there are sliders here."
     live = [model["live"] for model in about.values()]
     why = next(iter(live)) if all(live) else ""
@@ -284,8 +197,10 @@ def _clip(m: str, listen: Callable, row: Tensor) -> bytes:
     return sound
 
 
-def _about(name: str, model: nn.Module, x: dict[str, Tensor], given: dict[str, Tensor], assets: dict[str, bytes]) -> dict:
-    """What the page needs to know of a model; its networks go to the assets. given: x as the page has it."""
+def _about(name: str, model: nn.Module, x: dict[str, Tensor], given: dict[str, Tensor], rows: dict[str, Tensor],
+           drawn: dict[str, dict], assets: dict[str, bytes]) -> dict:
+    """What the page needs to know of a model; its networks go to the assets. given: x as the page has it. rows: what it has
+    not learnt from. drawn: the views."""
     x = page.there(model, {m: x[m] for m in model.modalities if m in x})
     seen = [s for s in model.seen if set(s) <= set(x)]
     with page.quiet(model):
@@ -293,8 +208,9 @@ def _about(name: str, model: nn.Module, x: dict[str, Tensor], given: dict[str, T
         rule, files, why = page.static(model, seen, x, given)
     named = {"S": "shared", "Z": "not partitioned"} | {m: f"private to {m}" for m in model.modalities}
     titles = {b: named.get(b, "") for b in model.blocks}
-    about = {"blocks": dict(model.blocks), "titles": titles, "start": start, "live": "", "whole": joined(tuple(x)),
-             "infer": dict.fromkeys(map(joined, seen))}
+    about = {"blocks": dict(model.blocks), "titles": titles, "start": start, "live": "", "known": {},
+             "whole": joined(tuple(x)), "infer": dict.fromkeys(map(joined, seen))}
     if why:
         return about | {"live": f"This model {why}: its sliders move in a notebook, not on this page."}
+    about["known"] = known.known(model, rows, drawn)
     return about | rule | {part: keep(assets, data) for part, data in files.items()}

@@ -17,8 +17,10 @@ async function dials({ model, el }) {
     input: (value) => { touched = b; put({ latents: { ...get("latents"), [b]: value } }); } }));
   const hide = h("input", { type: "checkbox", "data-switch": second, onchange: () => put({ hidden: hide.checked }) });
   const back = h("button", { type: "button", onclick: () => { touched = ""; put({ latents: start, hidden: false }); } }, "reset");
+  const { element: list, done } = tasks({ both: "Find the dial that moves both pictures.", one: "Find a dial that moves only one.",
+    hide: "Hide the second picture, and move the first one." });
   frame(el, h("div", { class: "pair dials" }, h("div", { class: "pictures" }, ...ms.map((m) => h("figure", {}, canvases[m], notes[m]))),
-    h("div", {}, ...blocks.map((b) => rows[b].element), h("div", { class: "checks" }, h("label", {}, hide, " hide the second picture"), back))), says);
+    h("div", {}, ...blocks.map((b) => rows[b].element), h("div", { class: "checks" }, h("label", {}, hide, " hide the second picture"), back))), says, list);
 
   function tell(changed, hidden) {  // what the last touch did, of the pictures as they are painted
     const kept = ms.filter((m) => !changed.includes(m)), many = hidden ? "all nine " : "", name = (m) => (m === second ? [many, x(m)] : [x(m)]);
@@ -48,6 +50,8 @@ async function dials({ model, el }) {
     }
     rows[second].range.disabled = hide.checked = hidden;
     says.replaceChildren(...tell(changed, hidden));
+    if (touched && hidden === was) done(changed.length > 1 ? "both" : changed.length ? "one" : "");
+    if (touched && hidden && was && changed.includes(first)) done("hide");
     [shown, was, touched] = [levels, hidden, undefined];
   }
 

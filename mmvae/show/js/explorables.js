@@ -151,10 +151,12 @@ async function experts({ model, el }) {
       row("sd", "standard deviation", { min: -1, max: 0.48, step: 0.02, text: (v) => (10 ** v).toFixed(2),
         input: (v) => set(k, get("values")[k][0], 10 ** v) })];
   });
+  const { element: list, watch } = tasks({ apart: "Bring the experts together, then pull them apart until they contradict each other. How sure is the product?",
+    holds: "Make one expert so sharp that it holds three quarters of the precision.", prior: "Leave the prior out." });
   frame(el, h("div", { class: "bar" }, ...presets), plot.element, shares, says,
     h("div", { class: "checks" }, prior[1], drawn.mixture[1], drawn.subsets[1]),
     h("div", { class: "thirds" }, ...Object.entries(own).map(([k, [name, colour, title]]) => h("fieldset",
-      colour === GREY ? { class: GREY } : inked(colour), marked("legend", `${name}<i>${title}</i>`), ...rows[k].map((row) => row.element)))), numbers);
+      colour === GREY ? { class: GREY } : inked(colour), marked("legend", `${name}<i>${title}</i>`), ...rows[k].map((row) => row.element)))), numbers, list);
 
   function draw() {
     const values = get("values"), made = combine(values, get("prior")), { width } = plot;
@@ -178,6 +180,9 @@ async function experts({ model, el }) {
       if (k === "product") lines.unshift(`<g ${worn(colour)}><path class="area" d="${curve}V${Y(0)}H0z"/></g>`);
     }
     says.textContent = verdict(values, made);
+    watch("apart", says.textContent.startsWith("The experts contradict"));
+    watch("holds", names.some((k) => made.shares[k] >= 0.75));
+    watch("prior", !get("prior"));
     plot.show(line(`M0,${Y(0)}H${width}`, "axis") + label(width - 10, Y(0) + 20, "z") + [-3, -2, -1, 0, 1, 2, 3].map((v) =>
       line(`M${X(v)},${Y(0)}v5`, "axis") + label(X(v), Y(0) + 20, v ? signed(v, 0) : "0")).join("") +
       label(0, 14, "Drag a mark: across, its mean; up, surer.", "start", GREY) + lines.join("") + spread(labels, width),
@@ -220,10 +225,12 @@ async function rate({ model, el }) {
   const drawn = h("span", { class: "drawn" }), note = h("p", { class: "why" });
   const tiles = from(ms, (m) => Array.from({ length: 1 + draws }, (_, i) => h("canvas", { width: size, height: size,
     role: "img", "aria-label": i ? `x ${m} decoded from sample ${i}` : `x ${m}, given` })));
+  const { element: list, watch } = tasks({ least: "Find the width at which D + \u03b2R is least.", price: "Raise \u03b2 to 4 or more. Which width is cheapest now?",
+    wide: "Make the posterior eight times as wide. What do its samples look like?" });
   const { say } = frame(el, h("div", { class: "bar" }, ...(images.length > 1 ? presets : []), ...jump),
     h("div", { class: "plane" }, plot.element, h("div", {}, width.element, beta.element, numbers)), says,
     h("div", { class: "tiles" }, h("i"), h("span", {}, "given"), drawn,
-      ...ms.flatMap((m) => [marked("b", x_(m)), ...tiles[m]])), note);
+      ...ms.flatMap((m) => [marked("b", x_(m)), ...tiles[m]])), note, list);
 
   function draw() {
     const { rate: R, distortion: D, floor } = shown(), b = get("beta"), wide = plot.width, right = 1.05 * Math.max(...R);
@@ -239,6 +246,9 @@ async function rate({ model, el }) {
       [X(R[c]) - 14, Y(D[c]) + 22, c === k ? "" : "cheapest", "end"],
       ...marks.filter((i) => Math.abs(i - k) > 3 && Math.abs(i - c) > 2).map((i) =>
         [X(R[i]) + 6, Y(D[i]) - 8, widths[i] < 1 ? `1/${1 / widths[i]}` : `${widths[i]}`, "start"])];
+    watch("least", k === c);
+    watch("price", b >= 4);
+    watch("wide", k === widths.length - 1);
     says.textContent = `At \u03b2 = ${brief(b)} ` + (k === c
       ? "no width is cheaper: the line of slope \u2212\u03b2 touches the curve."
       : `this width costs ${brief(cost(k) - cost(c))} nats more than s = ${brief(widths[c])}: the line cuts the curve.`);
@@ -282,9 +292,10 @@ async function faces({ model, el }) {
   const numbered = Object.fromEntries(pairs.map((at, k) => [`pair ${k + 1}`, at])), says = words();
   const [presets, mark] = choices(numbered, (at) => put({ factors: at })), notes = from(ms, () => h("figcaption"));
   const canvases = from(ms, () => h("canvas", { width: size, height: size, role: "img" }));
+  const { element: list, done } = tasks({ ...from(ms, (m) => marked("span", `Change ${x_(m)} alone.`)), both: "Change both pictures at once." });
   const { say } = frame(el, h("div", { class: "bar" }, ...presets), h("div", { class: "pair" },
     h("div", { class: "pictures" }, ...ms.map((m) => h("figure", {}, canvases[m], notes[m]))),
-    h("div", {}, group("S", `shared, in both ${ms.map(x_).join(" and ")}`), ...ms.map((m) => group(m, `private to ${x_(m)}`)))), says);
+    h("div", {}, group("S", `shared, in both ${ms.map(x_).join(" and ")}`), ...ms.map((m) => group(m, `private to ${x_(m)}`)))), says, list);
   let sheet, last;
 
   function draw() {
@@ -305,6 +316,7 @@ async function faces({ model, el }) {
       notes[m].innerHTML = `<b>${x_(m)}</b> ${own}`;
     }
     const turned = names.filter((f) => last && at[f] !== last.at[f]).join(", ");
+    if (turned) done(kept.length ? moved[0] : "both");
     if (turned) says.innerHTML = `${capital(turned)}: ` + (kept.length
       ? `only ${x_(moved[0])} has changed; ${x_(kept[0])} has kept every pixel.` : "both pictures have changed.");
     last = { ...cell, at };

@@ -9,12 +9,41 @@
   const asset = (name) => new Promise((resolve, reject) => {
     const script = document.createElement("script");
     waiting[name] = resolve;
+    script.fetchPriority = "high";
     script.src = `${here}${name}.js`;
     script.onload = () => script.remove();
     script.onerror = () => { script.remove(); reject(Error(`${name}.js could not be loaded`)); };
     document.head.append(script);
   });
   const loaded = {};
+
+  async function piecemeal(name, bytes, tell) {  // the same from a server, and meanwhile how much of it is here
+    const lost = () => Error(`${name}.js could not be loaded`), answer = await fetch(`${here}${name}.js`).catch(() => { throw lost(); });
+    if (!answer.ok) throw lost();
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    let text = "";
+    for (let next; !(next = await reader.read().catch(() => { throw lost(); })).done; tell(Math.min(1, text.length / (bytes * 4 / 3)))) text += next.value;
+    return Uint8Array.from(atob(text.slice(text.indexOf('","') + 3, text.lastIndexOf('"'))), (c) => c.charCodeAt(0));
+  }
+
+  // Animations are large: those that are not here yet wait until the sliders stand.
+  const nothing = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7";
+  let starting = 0;
+  function hold() {
+    starting++;
+    for (const image of document.querySelectorAll(".mmvae-picture picture > img:not([data-later])")) {
+      if (image.complete && image.naturalWidth > 1) continue;
+      image.dataset.later = image.getAttribute("src");
+      image.src = nothing;
+    }
+  }
+  function go() {
+    if (--starting) return;
+    for (const image of document.querySelectorAll("img[data-later]")) {
+      image.src = image.dataset.later;
+      delete image.dataset.later;
+    }
+  }
 
   class Model {  // of what anywidget's model does, what the modules use
     listeners = {};
@@ -29,9 +58,10 @@
     save_changes() {}
     on(event, listener) { (this.listeners[event] ??= []).push(listener); }
     fire(event, ...values) { for (const listener of this.listeners[event] ?? []) listener(...values); }
-    async send({ need }) {
+    async send({ need, bytes: size }) {
+      const tell = (share) => this.fire("msg:custom", { asset: need, share });
       try {
-        const bytes = await (loaded[need] ??= asset(need));
+        const bytes = await (loaded[need] ??= size && location.protocol.startsWith("http") ? piecemeal(need, size, tell) : asset(need));
         this.fire("msg:custom", { asset: need }, [new DataView(bytes.buffer)]);
       } catch (error) {
         delete loaded[need];
@@ -43,16 +73,21 @@
   async function start(widget) {
     const { kind, state, still } = JSON.parse(widget.querySelector("script[type='application/json']").textContent);
     if (still) { widget.dataset.kept = ""; widget.classList.add("alive"); return; }  // nothing but its picture, which says why
-    const model = new Model(state), el = widget.appendChild(document.createElement("div"));
+    const space = widget.querySelector(".mmvae-space"), model = new Model(state), el = space.appendChild(document.createElement("div"));
+    hold();
     try {
       await globalThis.mmvae[kind].render({ model, el });
+      space.dataset.drawn = "";
       widget.classList.add("alive");
     } catch (error) {
       console.error(error);
+      delete space.dataset.drawn;
+      el.style.cssText = "visibility:visible;align-self:end";
       el.innerHTML = '<p class="mmvae-failed" role="alert"><span></span> <button type="button">Try again</button></p>';
       el.querySelector("span").textContent = `The sliders did not start (${error.message}); the still picture shows the same.`;
       el.querySelector("button").onclick = () => { el.remove(); start(widget); };
     }
+    go();
   }
 
   const near = new IntersectionObserver((entries) => {

@@ -57,6 +57,8 @@ renderers.pools = async function pools({ model, el }) {
   const [codes, coded] = choices({ product: 0, CoDE: 0.5 }, (value) => put({ rho: value }));
   const [exactly] = choices({ "as sure as the exact one": 0 }, () => put({ rho: +calibrated(Object.values(get("values"))).toFixed(3) }));
   const numbers = h("table"), says = words();
+  const { element: list, watch } = tasks({ peaks: "Turn \u03b1 until both opinions are kept: two peaks.", exact: "Find the \u03c1 at which the consensus is as sure as the exact posterior.",
+    beyond: "Let the experts err together until one\u2019s weight is negative." });
   const rows = from(names, (k) => [
     slider({ name: "mean", spoken: `mean of expert ${k}`, min: -3, max: 3, step: 0.05, value: 0, data: `mean${k}`, input: (v) => set(k, v, get("values")[k][1]) }),
     slider({ name: "sd", spoken: `standard deviation of expert ${k}`, min: low, max: high, step: 0.01, value: 0.5, data: `sd${k}`, text: (v) => v.toFixed(2),
@@ -66,7 +68,7 @@ renderers.pools = async function pools({ model, el }) {
       h("fieldset", inked(colours.pool), marked("legend", "the dial<i>power mean of the two</i>"), h("div", { class: "bar" }, ...places), alpha.element),
       h("fieldset", { class: GREY }, marked("legend", "consensus<i>experts who err together</i>"), h("div", { class: "bar" }, ...codes, ...exactly), rho.element)),
     h("div", { class: "thirds" }, ...names.map((k) => h("fieldset", inked(colours[k]), marked("legend", `q<sub>${k}</sub><i>expert ${k}</i>`),
-      ...rows[k].map((row) => row.element)))), numbers);
+      ...rows[k].map((row) => row.element)))), numbers, list);
 
   function draw() {
     const values = get("values"), experts = Object.values(values), [a, r] = [get("alpha"), get("rho")], { width } = plot;
@@ -78,6 +80,9 @@ renderers.pools = async function pools({ model, el }) {
     const curve = (f) => track(seen.map((i) => [X(z[i]), Y(f(z[i], i))]));
     const gaussian = (k) => curve((v) => density([[1, ...(values[k] ?? found[k].slice(0, 2))]], v)), green = curve((_, i) => pool[i]);
     const highest = pool.indexOf(Math.max(...pool)), peaks = pool.filter((d, i) => i && d > pool[i - 1] && d >= pool[i + 1] && d > 0.02).length;
+    watch("peaks", peaks > 1);
+    watch("exact", Math.abs(found.consensus[1] / found.exact[1] - 1) < 0.02);
+    watch("beyond", Math.min(weight, 1 - weight) < 0);
     says.textContent = judged(found, a, r, Math.min(weight, 1 - weight), peaks);
     const over = (k) => [X(found[k][0]), Y(peak(found[k][1])) - 8];
     plot.show(line(`M0,${Y(0)}H${width}`, "axis") + label(width - 10, Y(0) + 20, "z") + [-3, -2, -1, 0, 1, 2, 3].map((v) =>

@@ -1,0 +1,172 @@
+"""The whole book as one PDF, printed by headless Chromium from the built site.
+
+python book/pdf.py [--profile cpu]      -> _build/pdf/mmvae.pdf
+
+The pages stand one after the other, in the order of the table of contents: with their solutions, with a still for each widget,
+without the folded code that draws. Chromium prints twice, since only a printed book knows on which page a chapter begins.
+"""
+
+import argparse
+import functools
+import http.server
+import io
+import posixpath
+import re
+import sys
+import threading
+from importlib.metadata import version
+from urllib.parse import unquote, urldefrag
+
+import yaml
+from bs4 import BeautifulSoup
+
+from build import QuietHandler
+from check import CHROMIUM, HEADLESS, ROOT, html_dir, toc_entries
+
+OUT = ROOT / "_build" / "pdf" / "mmvae.pdf"
+GONE = ("script", "a.headerlink", "button", ".mmvae-live", ".start", ".aside", ".chapters", ".tag_hide-input > details")
+MINUTES = 10  # that Chromium may take to set the formulas, and to print
+
+
+def plain(entry):
+    """The name of a page as an id: notebooks/02_vae -> notebooks-02_vae."""
+    return entry.replace("/", "-")
+
+
+def article(html, entry, entries):
+    """The text of a page (a bs4 tag) as it stands in the book: ids and links are of the whole book, files are named from the
+    site's root."""
+    page = BeautifulSoup((html / f"{entry}.html").read_text(encoding="utf-8"), "html.parser")
+    found, folder = page.select_one("article.bd-article"), posixpath.dirname(entry)
+    for tag in found.select(", ".join(GONE)):
+        tag.decompose()
+    for details in found.select("details"):
+        details["open"] = ""
+    drawn = {id(tag) for svg in found.select("svg") for tag in svg.find_all(True)}  # they refer to themselves
+    for tag in found.find_all(True):
+        if id(tag) in drawn:
+            continue
+        if tag.get("id"):
+            tag["id"] = f"{plain(entry)}--{tag['id']}"
+        for name in {"src", "srcset"} & set(tag.attrs):
+            if not re.match("[a-z]+:", tag[name]):
+                tag[name] = posixpath.normpath(posixpath.join("/", folder, tag[name]))
+        tag.attrs.pop("loading", None)
+        if tag.name == "a" and tag.get("href"):
+            tag["href"] = link(tag["href"], entry, entries)
+    found.name, found["id"] = "section", plain(entry)
+    return found
+
+
+def link(href, entry, entries):
+    """A link of a page as one of the book: to a place in it, or to the published site."""
+    if re.match("[a-z]+:", href):
+        return href
+    address, place = urldefrag(href)
+    target = posixpath.normpath(posixpath.join(posixpath.dirname(entry), unquote(address))) if address else f"{entry}.html"
+    name = target.removesuffix(".html")
+    if name not in entries:
+        return config()["html"]["baseurl"] + target
+    return f"#{plain(name)}" + (f"--{place}" if place else "")
+
+
+@functools.cache
+def config():
+    return yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+
+
+def parts():
+    """[(caption, entries)] of the table of contents."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+
+    def names(chapters):
+        return [name for one in chapters for name in (one["file"], *names(one.get("sections", [])))]
+
+    return [(part["caption"], names(part["chapters"])) for part in toc["parts"]]
+
+
+def contents(titles, numbers):
+    """The table of contents (HTML). titles: {entry: str}; numbers: {entry: the page where it begins}."""
+    rows = []
+    for caption, entries in parts():
+        rows.append(f"<h2>{caption}</h2>")
+        rows += [f'<p><a href="#{plain(e)}"><span>{titles[e]}</span><span>{numbers.get(e, "")}</span></a></p>' for e in entries]
+    return f'<section id="contents"><h1>Contents</h1>{"".join(rows)}</section>'
+
+
+def whole(html, numbers):
+    """The book as one page (str). numbers: as of `contents`."""
+    entries = toc_entries()
+    texts = {entry: article(html, entry, entries) for entry in entries}
+    titles = {entry: " ".join(text.h1.get_text(" ", strip=True).split()) for entry, text in texts.items()}
+    first = BeautifulSoup((html / f"{entries[0]}.html").read_text(encoding="utf-8"), "html.parser")
+    styles = [str(tag) for tag in first.select("link[rel=stylesheet]")]
+    deep = BeautifulSoup((html / f"{entries[1]}.html").read_text(encoding="utf-8"), "html.parser")
+    maths = [str(tag) for tag in deep.select("script") if "MathJax" in tag.text or "tex-chtml" in tag.get("src", "")]
+    head = "".join(re.sub(r'(href|src)="(?:\.\./)*', r'\1="/', tag) for tag in [*styles, *maths])
+    front = (f'<section id="front"><img src="/{config()["html"]["favicon"].replace("book/", "")}" alt="">'
+             f"<h1>{config()['title']}</h1><p>{config()['author']}</p><p>version {version('mmvae')}</p>"
+             f"<p>{config()['html']['extra_footer']}</p><p>The sliders move in the page: "
+             f'<a href="{config()["html"]["baseurl"]}">{config()["html"]["baseurl"]}</a></p></section>')
+    css = (ROOT / "book/print.css").read_text(encoding="utf-8")
+    return (f'<!DOCTYPE html><html lang="en" data-theme="light" data-mode="light"><head><meta charset="utf-8">'
+            f"<title>{config()['title']}</title>{head}<style>{css}</style></head><body>{front}{contents(titles, numbers)}"
+            f'<main class="bd-article">{"".join(map(str, texts.values()))}</main></body></html>')
+
+
+def printed(html, numbers, progress):
+    """The book as a PDF (bytes), by the system's Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    if not CHROMIUM:
+        sys.exit("pdf: found no Chromium on this machine, expected one, which prints the book: `apt-get install chromium`")
+    handler, text = functools.partial(QuietHandler, directory=str(html)), whole(html, numbers)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, sync_playwright() as play:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        chromium = play.chromium.launch(executable_path=CHROMIUM, args=HEADLESS)
+        page = chromium.new_page(color_scheme="light", reduced_motion="reduce")
+        page.set_default_timeout(60_000 * MINUTES)
+        address = f"http://127.0.0.1:{server.server_port}"
+        page.route(f"{address}/print.html", lambda route: route.fulfill(body=text, content_type="text/html; charset=utf-8"))
+        progress(f"loading {len(toc_entries())} pages")
+        page.goto(f"{address}/print.html", wait_until="load")
+        progress("setting the formulas")
+        page.evaluate("MathJax.startup.promise")
+        page.evaluate("Promise.all([...document.images].map(i => i.decode().catch(() => i.src)))")
+        progress("printing")
+        made = page.pdf(prefer_css_page_size=True, print_background=True, outline=True, tagged=True)
+        chromium.close()
+        server.shutdown()
+    return made
+
+
+def pages_of(pdf):
+    """{entry: the page on which it begins, from 1}, by the destinations of the links in the PDF (bytes)."""
+    from pypdf import PdfReader
+
+    read = PdfReader(io.BytesIO(pdf))
+    found = {name.lstrip("/"): read.get_destination_page_number(place) + 1 for name, place in read.named_destinations.items()}
+    return {entry: found[plain(entry)] for entry in toc_entries() if plain(entry) in found}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--profile", default="cpu", choices=("smoke", "cpu", "gpu"))
+    html = html_dir(parser.parse_args().profile)
+    if not (html / "index.html").exists():
+        sys.exit(f"{html.relative_to(ROOT)}: no site yet; run `make book`")
+
+    def progress(text):
+        print(f"pdf: {text}", flush=True)
+
+    numbers = pages_of(printed(html, {}, progress))
+    made = printed(html, numbers, progress)
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    partial = OUT.with_name(OUT.name + ".part")
+    partial.write_bytes(made)
+    partial.replace(OUT)
+    print(f"pdf: {OUT.relative_to(ROOT)}, {len(made) / 2**20:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
