@@ -55,8 +55,8 @@ def floors(runs: list[dict]) -> np.ndarray:
 
 
 def placed(run: dict) -> dict | None:
-    """The partition of a run of "field", as `evaluate.partition` has it: by its blocks or, where all latents are shared, by who
-    speaks of them. None for a model that has neither."""
+    """The partition of a run of "field", as `evaluate.partition` has it: by its blocks or, where all latents are shared, by
+    who speaks of them. None for a model that has neither."""
     if not any(".S." in name for name in run["probes"]):
         return None
     return evaluate.partition(run["sorted"]["probes"] if "sorted" in run else run["probes"], HOME)

@@ -112,8 +112,8 @@ def by_seed(values: dict[str, dict[str, Sequence[float]]], ylabel: str, alt: str
     return plot.figure(fig, alt)
 
 
-def by_row(values: dict[str, dict[str, Sequence[float]]], alt: str, log: Sequence[str] = (), lines: dict[str, float] | None = None,
-           bold: Sequence[str] = ()) -> Picture:
+def by_row(values: dict[str, dict[str, Sequence[float]]], alt: str, log: Sequence[str] = (),
+           lines: dict[str, float] | None = None, bold: Sequence[str] = ()) -> Picture:
     """Many models, a row each, and a panel for each measure: a dot for each seed, a short line at their median.
 
     values: {measure: {model: a number a seed (n,)}}; a model without one has no dot, NaN neither. log: the measures on a

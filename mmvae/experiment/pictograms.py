@@ -16,8 +16,8 @@ WORDS = {"cross": "x_I from its own z_I and the other picture's z_S",
 
 
 def asks(bets: dict[str, bool]) -> Picture:
-    """A picture for each of these terms, keys of `mmvae.terms.ADDED`, two a row, in grey, blue and green; of two pictures, what
-    is asked of x_I. bets: {term: whether it is expected to ask for the partition}, which stands under its name. Raises
+    """A picture for each of these terms, keys of `mmvae.terms.ADDED`, two a row, in grey, blue and green; of two pictures,
+    what is asked of x_I. bets: {term: whether it is expected to ask for the partition}, which stands under its name. Raises
     ValueError for an unknown term."""
     if wrong := [term for term in bets if term not in WORDS]:
         raise ValueError(f"bets: found {wrong[0]!r}, expected some of {', '.join(WORDS)}")
@@ -70,12 +70,12 @@ def _gap(ink: dict) -> list[str]:
     ground, parts = 262, []
     for (middle, sd), label in zip(BELLS, ("q_I", "q_T", "q")):
         high, side = 5000 / sd, 2.6 * sd
-        curve = (f"M{middle - side:g} {ground}C{middle - 0.9 * sd:g} {ground} {middle - 0.8 * sd:g} {ground - high:g} {middle} "
-                 f"{ground - high:g}S{middle + 0.9 * sd:g} {ground} {middle + side:g} {ground}")
+        curve = (f"M{middle - side:g} {ground}C{middle - 0.9 * sd:g} {ground} {middle - 0.8 * sd:g} {ground - high:g} "
+                 f"{middle} {ground - high:g}S{middle + 0.9 * sd:g} {ground} {middle + side:g} {ground}")
         fill = f'fill="{ink["S"]}" fill-opacity="0.25"' if label == "q" else ""
         parts.append(f'<path d="{curve}" stroke="{ink["S"]}" stroke-width="{4 if label == "q" else 2.5}" {fill}/>')
-    parts += [draw.maths("q_I", 118, 190), draw.maths("q_T", 392, 190), draw.maths("q", 255, 84),
-              draw.maths("z_S", 540, 270), f'<path d="M8 {ground}H510" stroke="currentColor" stroke-width="1.5" opacity="0.6"/>']
+    parts += [draw.maths("q_I", 118, 190), draw.maths("q_T", 392, 190), draw.maths("q", 255, 84), draw.maths("z_S", 540, 270),
+              f'<path d="M8 {ground}H510" stroke="currentColor" stroke-width="1.5" opacity="0.6"/>']
     for x0, x1 in ((222, 150), (288, 360)):
         parts.append(draw.edge(x0, 118, x1, 166, 0) if x1 > x0 else _mirrored(x0, 118, x1, 166))
     return [*parts, draw.sans("KL", 140, 128, size=26), draw.sans("KL", 370, 128, size=26)]

@@ -41,6 +41,8 @@ def known(model: nn.Module, rows: dict[str, Tensor], drawn: dict[str, dict]) -> 
         x = page.there(model, {o: rows[o] for o in subset})
         with page.quiet(model):
             mean = model.means({b: q.mu for b, q in model.posterior(x).items()})[m]
+        if mean.flatten(1).shape != x[m].flatten(1).shape:  # a grid of classes has probabilities, not a mean
+            continue
         like = model.likelihood(m)
         at = distance(like, x[m], mean).quantile(torch.linspace(0, 1, POINTS, dtype=torch.float64))
         found[m] = {"subset": joined(subset), "unit": "nats" if isinstance(like, Bernoulli) else "", "n": len(x[m]),

@@ -30,7 +30,7 @@ function verdict(far, { unit, n, at }, of) {  // in words. of: whose pictures th
 // been drawn on. { element, open(), numbers }
 function drawing({ places, views, given, changed, x, far }) {
   const picks = places.map((m) => h("button", { type: "button", "aria-pressed": m === places[0], onclick: () => { at = m; open(); } }, `as x ${m}`));
-  const pad = h("canvas", { class: "pad", role: "img" }), picker = h("input", { type: "file", accept: "image/*", "aria-label": "load a picture" });
+  const pad = h("canvas", { class: "pad", role: "img", "aria-label": "yours: draw here" }), picker = h("input", { type: "file", accept: "image/*", "aria-label": "load a picture" });
   const note = h("p", { class: "why" }, "Draw on it, or load a picture: it stays in this page, nothing is sent.");
   let at = places[0], values, bitmap, last, queued, grey = 1, brush = 2;
   const of = () => views[at];
