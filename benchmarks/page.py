@@ -33,6 +33,8 @@ BEGIN = """[...document.querySelectorAll(".mmvae-widget")].find((w) => w.textCon
     .scrollIntoView()"""
 FIRST = """() => { const own = performance.getEntriesByType("resource").filter((e) => e.name.includes("/widgets/")
     && e.responseEnd < window.aliveAt); return window.aliveAt - Math.max(...own.map((e) => e.responseEnd)) }"""
+BEFORE = """() => [location.href, ...performance.getEntriesByType("resource").filter((e) => e.startTime < window.aliveAt)
+    .map((e) => e.name)]"""
 MOVES = """([rounds, only]) => { const times = [];
     const sliders = [...document.querySelectorAll("input[data-slider]")].filter((s) =>
         new RegExp(only).test(s.dataset.slider) && !s.disabled);
@@ -58,10 +60,9 @@ def compressed(folder: Path, urls: list[str]) -> int:
     return sum(len(gzip.compress(path.read_bytes(), 6)) for path in paths if path.is_file())
 
 
-def opened(browser, address: str, asked: list[str]):
-    """A new window on this page, scrolled to its explorer, once that has drawn; appends to `asked` every address."""
+def opened(browser, address: str):
+    """A new window on this page, scrolled to its explorer, once that has drawn."""
     tab = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
-    tab.on("request", lambda request: asked.append(request.url))
     tab.add_init_script(WATCH)
     tab.goto(address)
     tab.evaluate(BEGIN)
@@ -71,12 +72,11 @@ def opened(browser, address: str, asked: list[str]):
 
 def look(browser, folder: Path, address: str, rounds: int, windows: int) -> dict:
     """One chapter: bytes, the first picture's seconds in each of some windows, and ms of every move of every model."""
-    firsts, asked = [], []
+    firsts = []
     for _ in range(windows):
-        asked.clear()
-        tab = opened(browser, address, asked)
+        tab = opened(browser, address)
         firsts.append(round(tab.evaluate(FIRST) / 1000, 4))
-        before = list(asked)
+        before = tab.evaluate(BEFORE)  # what is fetched while idle comes after
         if len(firsts) < windows:
             tab.context.close()
     own = [url for url in before if "/widgets/" in url]
