@@ -56,7 +56,7 @@ def notebook_hash(notebook, profile, root=ROOT):
 
 def is_fresh(notebook, profile):
     target, now = executed_dir(profile) / notebook.name, notebook_hash(notebook, profile)
-    return target.exists() and read_notebook(target)["metadata"]["mmvae"]["hash"] == now
+    return target.exists() and read_notebook(target)["metadata"].get("mmvae", {}).get("hash") == now
 
 
 def run_notebook(notebook, profile, row):
