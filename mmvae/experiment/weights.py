@@ -38,7 +38,7 @@ FORM = {"settings": SETTINGS, "data": str, "test_data": str, "versions": {str: s
         "behaviour": PRINT, "measured": {str: PRINT}, "bytes": range(1, LIMIT), "sha256": str, "digest": str}
 KEYS = tuple(FORM)
 RECIPES = {name: (name, {}) for name in FIRST} | {  # name: its model, and what its settings change
-    "mumo-cross": ("mumo", {"cross": 1.0, "iterations": 10_000}), "poe-v2-cross": ("poe-v2", {"cross": 1.0})}
+    "mumo-cross": ("mumo", {"cross": 1.0, "iterations": 30_000}), "poe-v2-cross": ("poe-v2", {"cross": 1.0})}
 TOLERANCE = 0.5  # nats per pair: how far a held-out number may move on another CPU, with other versions
 LOG_ROWS = 100
 
