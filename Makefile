@@ -15,7 +15,7 @@ INSTALL = $(PY) -m pip install --disable-pip-version-check
 endif
 
 .PHONY: help env book site site-smoke execute test serve gpu publish results repo clean
-.PHONY: fuzz lab ci quick floors links lint dist pages colab
+.PHONY: fuzz lab ci quick floors links lint dist tagged pages colab
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -120,6 +120,9 @@ dist: $(TOOLS)/.made ## wheel and source in dist/, installed in a bare environme
 
 pdf: book ## the whole book as one PDF, printed by Chromium, in _build/pdf
 	@$(PY) book/pdf.py --profile $(PROFILE)
+
+tagged: ## is what is checked out the release of its version? Only that is published
+	@$(PYTHON) book/release.py tagged
 
 pages: pdf ## the site as it is published, in _build/pages, and its PDF
 	@$(PY) book/build.py pages --profile $(PROFILE)

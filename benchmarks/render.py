@@ -4,9 +4,9 @@
 
 A head is 462 pictures at 64x64: 231 poses under one lamp (I), 21 poses under 11 lamps (T); 21 pictures are in both and are
 made once. Drawn are the head's points in each of 231 poses, and those of its coarser cloud in the sight of each of 441
-lamps, less the tiles that `renderer.shown` leaves out of either. Shaded is every pixel of the z-buffer that shows the head,
+lamps, less the tiles that `renderer.shown` and `renderer.cast` leave out. Shaded is every pixel of the z-buffer that shows the head,
 under each lamp. The estimate has every operation read and write its numbers once, at the rate of a copy. What the clouds
-take is not in it, nor the start of some 30,000 operations of torch.
+take is not in it, nor the start of some 15,000 operations of torch.
 """
 import argparse
 import time
@@ -16,7 +16,7 @@ import torch
 
 from mmvae.faces import AZIMUTHS, ELEVATIONS, LIGHTS, renderer
 
-SIZE, DRAW, KEY, SHADE = 64, 130, 50, 330  # bytes moved a point drawn, for the key that names it, a pixel shaded
+SIZE, DRAW, CAST, SHADE = 64, 172, 124, 330  # bytes moved a point drawn, a point in a lamp's sight, a pixel shaded
 
 
 def copied() -> float:
@@ -37,17 +37,17 @@ def head(k: int) -> tuple[float, ...]:
     for azimuth in AZIMUTHS:
         turns = torch.stack([renderer.rotation(azimuth, elevation) for elevation in ELEVATIONS])
         drawn += tiles(cloud, turns)
-        seen = [len(spots) for spots, _ in renderer.rasterise(cloud, turns, renderer.SUPERSAMPLE * SIZE)]
+        *_, seen = renderer.rasterise(cloud, turns, renderer.SUPERSAMPLE * SIZE)
         shaded += sum(seen) + (len(LIGHTS) - 1) * seen[ELEVATIONS.tolist().index(0)]
         for lights, of in ((LIGHTS, renderer.rotation(azimuth, 0)[None]), ([0.0], turns[ELEVATIONS != 0])):
-            lamps = renderer.towards(torch.tensor(lights)) @ of
-            cast += tiles(caster, renderer.sights(lamps.flatten(0, 1)), renderer.RIM)
+            lamps, _ = renderer.lamps(tuple(lights), of.device)
+            cast += len(lights) * len(of) * renderer.cast(caster, renderer.sights((lamps @ of).flatten(0, 1))).shape[1]
     return len(cloud.rows), drawn, cast, shaded, *np.diff(times)
 
 
-def tiles(cloud, turns, rim=0.0) -> int:
+def tiles(cloud, turns) -> int:
     """How many points of a cloud are drawn at these turns."""
-    return sum(map(len, renderer.shown(cloud, turns, rim))) * cloud.place.shape[2]
+    return sum(map(len, renderer.shown(cloud, turns))) * cloud.place.shape[2]
 
 
 def main():
@@ -56,7 +56,7 @@ def main():
     torch.set_num_threads(1)
     rate, rows = copied(), np.array([head(k) for k in [0, *range(parser.parse_args().heads)]][1:])  # the first warms up
     points, drawn, cast, shaded, clouds, grid = rows.mean(0)
-    moved = (DRAW + KEY) * drawn + DRAW * cast + SHADE * shaded
+    moved = DRAW * drawn + CAST * cast + SHADE * shaded
     print(f"a head: {points:,.0f} points, x poses {drawn / 1e6:.1f} M, x lamps {cast / 1e6:.1f} M, "
           f"pixels x lamps {shaded / 1e6:.1f} M\n"
           f"estimate: {moved / 1e9:.1f} GB at {rate / 1e9:.0f} GB/s, {moved / rate:.2f} s")

@@ -4,7 +4,7 @@
 
 Batch 64, 32x32, one thread; the pictures are noise. All models take turns, round by round, every second round in the opposite
 order. Writes mmvae/experiment/published/steps.json, which chapters 12 and 13 read: {"machine", "settings", "seconds": {model:
-CPU seconds of a step, a round each}, "parameters": {model: how many}}.
+CPU seconds of a step, a round each}, "parameters": {model: how many}, "digest": of all these}.
 """
 import argparse
 import sys
@@ -43,7 +43,8 @@ def main(argv: list[str] | None = None):
     torch.set_num_threads(1)
     settings = {"size": args.size, "batch": args.batch, "rounds": args.rounds, "steps a turn": args.steps}
     found = steps(args.size, args.batch, args.rounds, args.steps)
-    measure.save("steps", {"machine": measure.machine(), "settings": settings} | found, args.out)
+    record = {"machine": measure.machine(), "settings": settings} | found
+    measure.save("steps", record | {"digest": weights.digest_of(record)}, args.out)
 
 
 if __name__ == "__main__":

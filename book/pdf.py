@@ -2,18 +2,21 @@
 
 python book/pdf.py [--profile cpu]      -> _build/pdf/mmvae.pdf
 
-The pages stand one after the other, in the order of the table of contents: with their solutions, with a still for each widget,
-without the folded code that draws. Chromium prints twice, since only a printed book knows on which page a chapter begins.
+The pages stand one after the other, in the order of the table of contents: with their solutions, with a still for each
+widget, without the folded code that draws. Only a printed book knows on which page a chapter begins: so the numbers in the
+contents are printed last, and laid over them.
 """
 
 import argparse
 import functools
 import http.server
 import io
+import logging
 import posixpath
 import re
 import sys
 import threading
+import time
 from importlib.metadata import version
 from urllib.parse import unquote, urldefrag
 
@@ -24,8 +27,18 @@ from build import QuietHandler
 from check import CHROMIUM, HEADLESS, ROOT, html_dir, toc_entries
 
 OUT = ROOT / "_build" / "pdf" / "mmvae.pdf"
-GONE = ("script", "a.headerlink", "button", ".mmvae-live", ".start", ".aside", ".chapters", ".tag_hide-input > details")
-MINUTES = 10  # that Chromium may take to set the formulas, and to print
+GONE = ("script", "a.headerlink", "button", ".start", ".aside", ".chapters", ".tag_hide-input > details")
+MINUTES = 60  # that Chromium may take to set the formulas, and to print: three on a machine that has nothing else to do
+
+# Of the book as it stands in Chromium, the numbers of the contents alone, which are laid over what is printed. All else keeps
+# its room: Chromium shrinks a document to its widest line.
+NUMBERS = """numbers => {
+  for (const row of document.querySelectorAll("#contents a")) row.lastChild.textContent = numbers[row.hash.slice(1)] ?? "";
+  const style = document.createElement("style");
+  style.textContent = `@page { @bottom-center { content: none } } html, body { background: none !important }
+    body * { visibility: hidden; border-color: transparent !important } #contents a span:last-child { visibility: visible }`;
+  document.head.append(style);
+}"""
 
 
 def plain(entry):
@@ -38,6 +51,8 @@ def article(html, entry, entries):
     site's root."""
     page = BeautifulSoup((html / f"{entry}.html").read_text(encoding="utf-8"), "html.parser")
     found, folder = page.select_one("article.bd-article"), posixpath.dirname(entry)
+    for live in found.select(".mmvae-live"):
+        live.replace_with(live.figure)  # the welcome page's still
     for tag in found.select(", ".join(GONE)):
         tag.decompose()
     for details in found.select("details"):
@@ -85,17 +100,17 @@ def parts():
     return [(part["caption"], names(part["chapters"])) for part in toc["parts"]]
 
 
-def contents(titles, numbers):
-    """The table of contents (HTML). titles: {entry: str}; numbers: {entry: the page where it begins}."""
+def contents(titles):
+    """The table of contents (HTML), with room for the numbers. titles: {entry: str}."""
     rows = []
     for caption, entries in parts():
         rows.append(f"<h2>{caption}</h2>")
-        rows += [f'<p><a href="#{plain(e)}"><span>{titles[e]}</span><span>{numbers.get(e, "")}</span></a></p>' for e in entries]
+        rows += [f'<p><a href="#{plain(e)}"><span>{titles[e]}</span><span></span></a></p>' for e in entries]
     return f'<section id="contents"><h1>Contents</h1>{"".join(rows)}</section>'
 
 
-def whole(html, numbers):
-    """The book as one page (str). numbers: as of `contents`."""
+def whole(html):
+    """The book as one page (str)."""
     entries = toc_entries()
     texts = {entry: article(html, entry, entries) for entry in entries}
     titles = {entry: " ".join(text.h1.get_text(" ", strip=True).split()) for entry, text in texts.items()}
@@ -103,6 +118,7 @@ def whole(html, numbers):
     styles = [str(tag) for tag in first.select("link[rel=stylesheet]")]
     deep = BeautifulSoup((html / f"{entries[1]}.html").read_text(encoding="utf-8"), "html.parser")
     maths = [str(tag) for tag in deep.select("script") if "MathJax" in tag.text or "tex-chtml" in tag.get("src", "")]
+    maths = [re.sub(r'"loader": \{[^}]*\}, ', "", tag) for tag in maths]  # not when they come near a window: all of them
     head = "".join(re.sub(r'(href|src)="(?:\.\./)*', r'\1="/', tag) for tag in [*styles, *maths])
     front = (f'<section id="front"><img src="/{config()["html"]["favicon"].replace("book/", "")}" alt="">'
              f"<h1>{config()['title']}</h1><p>{config()['author']}</p><p>version {version('mmvae')}</p>"
@@ -110,17 +126,17 @@ def whole(html, numbers):
              f'<a href="{config()["html"]["baseurl"]}">{config()["html"]["baseurl"]}</a></p></section>')
     css = (ROOT / "book/print.css").read_text(encoding="utf-8")
     return (f'<!DOCTYPE html><html lang="en" data-theme="light" data-mode="light"><head><meta charset="utf-8">'
-            f"<title>{config()['title']}</title>{head}<style>{css}</style></head><body>{front}{contents(titles, numbers)}"
+            f"<title>{config()['title']}</title>{head}<style>{css}</style></head><body>{front}{contents(titles)}"
             f'<main class="bd-article">{"".join(map(str, texts.values()))}</main></body></html>')
 
 
-def printed(html, numbers, progress):
-    """The book as a PDF (bytes), by the system's Chromium."""
+def printed(html, progress):
+    """The book as a PDF (bytes), by the system's Chromium, and {entry: the page on which it begins, from 1}."""
     from playwright.sync_api import sync_playwright
 
     if not CHROMIUM:
         sys.exit("pdf: found no Chromium on this machine, expected one, which prints the book: `apt-get install chromium`")
-    handler, text = functools.partial(QuietHandler, directory=str(html)), whole(html, numbers)
+    handler, text = functools.partial(QuietHandler, directory=str(html)), whole(html)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, sync_playwright() as play:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         chromium = play.chromium.launch(executable_path=CHROMIUM, args=HEADLESS)
@@ -135,9 +151,25 @@ def printed(html, numbers, progress):
         page.evaluate("Promise.all([...document.images].map(i => i.decode().catch(() => i.src)))")
         progress("printing")
         made = page.pdf(prefer_css_page_size=True, print_background=True, outline=True, tagged=True)
+        progress("numbering the contents")
+        numbers = pages_of(made)
+        page.evaluate(NUMBERS, {plain(entry): number for entry, number in numbers.items()})
+        over = page.pdf(prefer_css_page_size=True, print_background=True, page_ranges=f"1-{min(numbers.values()) - 1}")
         chromium.close()
         server.shutdown()
-    return made
+    return laid_over(made, over), numbers
+
+
+def laid_over(pdf, over):
+    """A PDF with the first pages of another laid over its own (all bytes)."""
+    from pypdf import PdfReader, PdfWriter
+
+    logging.getLogger("pypdf").setLevel(logging.ERROR)  # Chromium counts its objects otherwise
+    book, made = PdfWriter(clone_from=io.BytesIO(pdf)), io.BytesIO()
+    for page, above in zip(book.pages, PdfReader(io.BytesIO(over)).pages):
+        page.merge_page(above)
+    book.write(made)
+    return made.getvalue()
 
 
 def pages_of(pdf):
@@ -156,16 +188,17 @@ def main():
     if not (html / "index.html").exists():
         sys.exit(f"{html.relative_to(ROOT)}: no site yet; run `make book`")
 
-    def progress(text):
-        print(f"pdf: {text}", flush=True)
+    start = time.monotonic()
 
-    numbers = pages_of(printed(html, {}, progress))
-    made = printed(html, numbers, progress)
+    def progress(text):
+        print(f"pdf: {time.monotonic() - start:4.0f} s  {text}", flush=True)
+
+    made, numbers = printed(html, progress)
     OUT.parent.mkdir(parents=True, exist_ok=True)
     partial = OUT.with_name(OUT.name + ".part")
     partial.write_bytes(made)
     partial.replace(OUT)
-    print(f"pdf: {OUT.relative_to(ROOT)}, {len(made) / 2**20:.1f} MB")
+    progress(f"{OUT.relative_to(ROOT)}: {len(numbers)} chapters and pages, {len(made) / 2**20:.1f} MB")
 
 
 if __name__ == "__main__":

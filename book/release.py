@@ -1,11 +1,13 @@
 """What a release needs: one version everywhere, its notes, and a model that answers where only the package is installed.
 
 python book/release.py version [TAG]     exits 1 if TAG, CITATION.cff or CHANGELOG.md say another version than the package
+python book/release.py tagged            exits 1 if what is checked out is not what the tag of this version names
 python book/release.py notes             prints what CHANGELOG.md says of this version
 python book/release.py smoke             with the Python of a bare environment: loads a model, shows it a head
 """
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -33,6 +35,14 @@ def disagreements(tag="", root=ROOT):
     return found + ([] if tag in ("", f"v{here}") else [f"TAG: found {tag}, expected v{here}"])
 
 
+def tagged(root=ROOT):
+    """"" if the commit that is checked out has the tag of this version, else what is wrong (str). Only such a site is
+    published: its Colab copies install the package by that tag."""
+    found = subprocess.run(["git", "tag", "--points-at", "HEAD"], cwd=root, capture_output=True, text=True).stdout.split()
+    return "" if f"v{version(root)}" in found else (
+        f"HEAD: found {', '.join(found) or 'no tag'}, expected v{version(root)}, which the Colab copies install")
+
+
 def smoke():
     """Load a published model, render a head that it has never seen, infer the latents; prints them."""
     import mmvae
@@ -52,6 +62,9 @@ def main():
             if wrong := disagreements(*tag):
                 sys.exit("\n".join(wrong))
             print(f"version: {version()} in the package, in CITATION.cff and in CHANGELOG.md")
+        case ["tagged"]:
+            if wrong := tagged():
+                sys.exit(wrong)
         case ["notes"]:
             print(notes())
         case ["smoke"]:

@@ -185,7 +185,8 @@ def stage(profile, target):
         sys.exit(f"{folder}: not executed yet: {', '.join(missing) or 'any notebook'}")
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(ROOT / "book", target / "book", ignore=shutil.ignore_patterns("*.py", "__pycache__", "paper", "*.yml"))
-    shutil.copy(ROOT / "book/ext/api.py", target / "book/ext")
+    for path in sorted((ROOT / "book/ext").glob("*.py")):
+        shutil.copy(path, target / "book/ext")
     stage_widgets(profile, target / "widgets")
     (target / "benchmarks").mkdir(exist_ok=True)
     for name in ("_config.yml", "_toc.yml", "benchmarks/README.md"):  # a page shows some of the benchmarks' tables

@@ -28,7 +28,16 @@ MOMENTS = "step", "exp_avg", "exp_avg_sq"  # of Adam
 RUN = {"settings": dict, "model": dict, "data": str}
 META = {"iteration": range(2 ** 53), "seconds": strict.number(0), "run": RUN,
         "machine": {str: (str, bool, int, float, [int])}}
-SETTINGS = RUN | {"versions": {str: str}, "machine?": META["machine"], "behaviour": {str: list}}
+COUNT, AMOUNT = range(2 ** 63), strict.number(0)
+TRAINING = dict.fromkeys(("iterations", "batch", "warmup", "seed", "log_every", "checkpoint_every"), COUNT) | {
+    "learning_rate": AMOUNT, "clip": AMOUNT, "weight_decay": float, "weight": (AMOUNT, {str: AMOUNT}), "cross": AMOUNT,
+    "cross_until": (COUNT, None), "extra?": ({str: AMOUNT}, None), "extra_until?": (COUNT, None)}  # as `train.Settings`
+OPTIONS = {str: (bool, str, complex, [[str]])}
+MODEL = ({"name": str, "size": COUNT, "options": OPTIONS},  # of a recipe, or as `about` says it
+         {"class": str, "modalities": {str: [COUNT]}, "likelihoods": {str: str}, "blocks": {str: COUNT}, "subsets": [str],
+          "options": OPTIONS})
+SETTINGS = {"settings": TRAINING, "model": MODEL, "data": str, "versions": {str: str}, "machine?": META["machine"],
+            "behaviour": {str: [complex]}}  # of settings.json
 
 
 @dataclass(frozen=True)

@@ -170,8 +170,9 @@ class JMVAE(MultiModalVAE):
     others learn what it says: Suzuki et al. (2016), sec. 3.3 [eq-later-jmvae].
 
     alpha: the weight of these KLs. Ours: private blocks, for which q_m has the prior where they are another modality's; the
-    posterior of several modalities but not all, which is the product of theirs and the prior; and, as of every model here,
-    the ELBO of what was observed in a row that lacks something.
+    posterior of several modalities but not all, of which the paper, with two, has none: what each q_m adds to the prior, and
+    the prior once [eq-later-jmvae-some]; and, as of every model here, the ELBO of what was observed in a row that lacks
+    something.
     """
     singly = True
 
@@ -186,7 +187,7 @@ class JMVAE(MultiModalVAE):
         whole = [s for s in subsets if joined(s) in self.encoders]
         read = dict.fromkeys([*whole, *((m,) for s in subsets if s not in whole for m in s)])
         said = {s: self.encoders[joined(s)](*(x[m] for m in s)) for s in read}
-        return {s: said[s] if s in said else PoEVAE.fuse(self, {m: said[m,] for m in s}) for s in subsets}
+        return {s: said[s] if s in said else _together(self, {m: said[m,] for m in s}) for s in subsets}
 
     def share(self, x: Data, posteriors: dict[Subset, Posterior], subset: Subset, weight: Weight = 1.0) -> Terms:
         """The ELBO's terms, and "gap.m", the KL from the joint posterior to that of m alone."""
@@ -200,6 +201,17 @@ class _ByPart(Mixture):
 
     def kl(self, other: Gaussian | None = None) -> Tensor:
         return (self.weights.T * torch.stack([g.kl(other) for g in self.parts])).sum(0)
+
+
+def _together(model: MultiModalVAE, single: dict[str, Posterior]) -> Posterior:
+    """The posterior given several modalities, of those given each of them, where they are independent given z: each holds the
+    prior N(0, 1) already, which is divided out of all but one. No exact posterior is wider than the prior, and one that is
+    adds no precision [eq-later-jmvae-some]."""
+    each = [q["S"] for q in single.values()]
+    precisions = [(-q.logvar).exp() for q in each]
+    total = 1 + sum((p - 1).clamp(min=0) for p in precisions)
+    shared = Gaussian(sum(p * q.mu for p, q in zip(precisions, each)) / total, -total.log())
+    return _in_order(model, single, shared)
 
 
 def _in_order(model: MultiModalVAE, experts: dict[str, Posterior], shared: Gaussian | Mixture) -> Posterior:

@@ -1,6 +1,7 @@
 """What comes from outside is of a stated form, or refused in one sentence: files, JSON, safetensors, command lines.
 
-A form is a type (`int` and `float` are no booleans, `float` is also a whole number), `range(low, end)`, whole numbers,
+A form is a type (`int` and `float` are no booleans, `float` is also a whole number, `complex` any number, of those that JSON
+has, also NaN and infinite ones), `range(low, end)`, whole numbers,
 `number(low, high)`, `None`, `[form]`, a list of such, `{str: form}`, a dictionary with any keys, `{"a": form, "b?": form}`,
 one with exactly these, of which "b" may be missing, or `(form, form)`, any of these.
 """
@@ -130,6 +131,9 @@ def number(low: float = -math.inf, high: float = math.inf) -> slice:
 def check(value, form, name: str = ""):
     """The value, if it is of this form; else ValueError, which names what in it is not, what was found and expected."""
     where = f"{name}: " if name else ""
+    if isinstance(form, tuple) and isinstance(value, dict):  # of two dictionaries the nearer one says what is wrong
+        near = [of for of in form if isinstance(of, dict)]
+        form = max(near, key=lambda of: sum(k in of or f"{k}?" in of for k in value)) if near else form
     if isinstance(form, dict) and isinstance(value, dict):
         if str in form:
             form = dict.fromkeys(value, form[str])
@@ -160,6 +164,8 @@ def fits(value, form) -> bool:
             return False
     if isinstance(form, range):
         return type(value) is int and value in form
+    if form is complex:
+        return type(value) in (int, float)
     if form is float or isinstance(form, slice):
         fine = type(value) in (int, float) and abs(value) < math.inf
         return fine and (form is float or form.start <= value <= form.stop)
@@ -177,8 +183,8 @@ def words(form) -> str:
         return f"a finite number {bounds}"
     if isinstance(form, dict | list):
         return "a dictionary" if isinstance(form, dict) else f"a list of {words(form[0])}"
-    return {float: "a finite number", int: "a whole number", str: "a text", bool: "true or false", dict: "a dictionary",
-            list: "a list", None: "null"}[form]
+    return {float: "a finite number", complex: "a number", int: "a whole number", str: "a text", bool: "true or false",
+            dict: "a dictionary", list: "a list", None: "null"}[form]
 
 
 # ---- safetensors

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from test_chapters import NOTEBOOKS, defined_in
+from test_later import POINTS, density, kl, product
+from torch.distributions import Normal
 
 import mmvae
-from mmvae import Gaussian, mixture_of_experts
+from mmvae import Gaussian, later, mixture_of_experts, product_of_experts, vectors
 from mmvae.experiment import FIRST
 
 CHAPTER = "12_what_came_after"
@@ -79,3 +81,21 @@ def test_the_bound_of_a_mixture_is_the_mean_over_draws_from_its_experts(mean, va
     assert bound == pytest.approx(inside.mean().item(), abs=4 * inside.mean(0).std().item() / math.sqrt(n) + 1e-4)
     exact = -0.5 * (math.log(2 * math.pi * (1 + 1 / r)) + 1)
     assert bound < exact and np.isfinite(bound)
+
+
+def test_of_several_but_not_all_jmvae_says_what_the_exact_posterior_of_a_linear_world_says():
+    """Of the exact single posteriors, each of which holds the prior: it counts once. In their product alone, as multivae has
+    it, it counts three times, and four times with the prior as one more expert."""
+    x, noise = torch.tensor([0.9, 0.4, 1.3]).double(), torch.tensor([0.5, 1.0, 2.0]).double()
+    posteriors = [Normal(v / (1 + s**2), s / (1 + s**2) ** 0.5) for v, s in zip(x, noise)]
+    log_p = sum(Normal(POINTS, s).log_prob(v) for v, s in zip(x, noise)) + Normal(0.0, 1.0).log_prob(POINTS)
+    exact = product([(log_p - log_p.max()).exp()])
+    said = [Gaussian(q.mean.view(1, 1), 2 * q.stddev.log().view(1, 1)) for q in posteriors]
+    model = later.JMVAE({m: vectors(1) for m in "abcd"}, shared=1).double()
+    off = [kl(exact, density(q)) for q in (
+        later._together(model, {m: {"S": q, m: q} for m, q in zip("abc", said)})["S"],
+        product_of_experts(said, prior=False), product_of_experts(said))]
+    assert off[0] < 1e-6 and 0.05 < off[1] < off[2]
+    silent = Gaussian(torch.zeros(1, 1), torch.full((1, 1), 0.3))  # wider than the prior
+    q = later._together(model, {m: {"S": silent, m: silent} for m in "abc"})["S"]
+    assert q.mu.item() == q.logvar.item() == 0.0

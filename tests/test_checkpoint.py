@@ -193,9 +193,9 @@ def test_a_damaged_settings_file_is_named_and_can_be_done_without(tmp_path, caps
     assert "settings.json: damaged" in capsys.readouterr().err and json.loads(path.read_bytes()) == json.loads(record)
     path.unlink()
     assert same(weights(run(tmp_path)), whole) and json.loads(path.read_bytes()) == json.loads(record)
-    path.write_text(json.dumps(json.loads(record) | {"settings": {"momentum": 1}}))
-    with pytest.raises(ValueError, match="other settings, model or data .*momentum: found 1, asked for None"):
-        run(tmp_path)
+    path.write_text(json.dumps(json.loads(record) | {"settings": {"momentum": 1}}))  # of another version: the checkpoints say
+    assert same(weights(run(tmp_path)), whole)
+    assert "settings.json: damaged (settings: iterations, batch" in capsys.readouterr().err
 
 
 def test_another_machine_is_warned_of_not_refused(tmp_path, monkeypatch, capsys):

@@ -1,11 +1,13 @@
 """book/colab.py: what Colab opens has no MyST, the numbers of the site, the release of the chapter, and runs."""
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 from nbclient import NotebookClient
 
 import mmvae
@@ -14,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "book"))
 import check  # noqa: E402
 import colab  # noqa: E402
+import release  # noqa: E402
 
 NOTEBOOKS = check.notebooks()
 BOOK = colab.read_book()
@@ -189,3 +192,26 @@ def test_a_copy_runs(tmp_path):
     nb = nbformat.from_dict(copied(path))
     NotebookClient(nb, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert all(cell.execution_count for cell in nb.cells if cell.cell_type == "code")
+
+
+def test_only_a_release_is_published(tmp_path):
+    """The copies install the package by the tag of its version: what is checked out must be what that tag names."""
+    def git(*words):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b.c", *words], cwd=tmp_path, check=True)
+
+    (tmp_path / "mmvae").mkdir()
+    (tmp_path / "mmvae/__init__.py").write_text('__version__ = "1.2.3"\n')
+    assert release.tagged(tmp_path).startswith("HEAD: found no tag, expected v1.2.3")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "one")
+    git("tag", "v1.2.2")
+    assert release.tagged(tmp_path).startswith("HEAD: found v1.2.2, expected v1.2.3")
+    git("tag", "v1.2.3")
+    assert release.tagged(tmp_path) == ""
+    git("commit", "-q", "--allow-empty", "-m", "two")
+    assert release.tagged(tmp_path).startswith("HEAD: found no tag")
+    workflow = yaml.safe_load((ROOT / ".github/workflows/publish.yml").read_text())
+    assert set(workflow[True]) == {"push", "workflow_dispatch"} and workflow[True]["push"] == {"tags": ["v*"]}  # True: "on"
+    steps = [step.get("run") for step in workflow["jobs"]["build"]["steps"]]
+    assert steps.index("make tagged") < steps.index("make pages") and BOOK.release == f"v{mmvae.__version__}"

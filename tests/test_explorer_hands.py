@@ -66,7 +66,7 @@ def notes(tab):
 
 
 def heads(tab):
-    return tab.locator(".halves section > h4").all_inner_texts()
+    return tab.locator(".halves section > .head").all_inner_texts()
 
 
 def outlined(tab):

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from mmvae import faces
 from mmvae.faces import file as data_file
-from mmvae.faces import renderer, shape
+from mmvae.faces import cloud, renderer, shape
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -141,7 +141,7 @@ def test_a_picture_is_what_one_point_after_another_makes(identity, pose):
 def test_what_the_lamp_does_not_draw_casts_no_shadow(identity):
     """Each picture is, to its last bit, what it is with all of the head in the lamps' views."""
     head, caster = faces.clouds(identity, 0, 64)
-    whole = caster._replace(bend=caster.bend + 2, reach=caster.reach + 9)
+    whole = caster._replace(reach=caster.reach + 9)
     for pose in ((0, [-30, 0, 30], [0]), (33, [0], [-80, 16, 64]), (-90, [12], [48])):
         assert torch.equal(renderer.views(head, caster, *pose, 64), renderer.views(head, whole, *pose, 64))
 
@@ -155,6 +155,28 @@ def test_many_poses_at_once_are_each_of_them_alone():
             assert (several[k, i] - alone).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("identity", [0, 3, 1_000_150])
+def test_a_feature_is_nothing_where_it_is_not_drawn(identity, monkeypatch):
+    """To the accuracy of float32, the points and their albedo are what they are with all features and paint everywhere."""
+    some = faces.clouds(identity, 0, 32)
+    monkeypatch.setattr(shape, "run", lambda mask: slice(None))
+    for one, other in zip(some, faces.clouds(identity, 0, 32)):
+        assert (one.rows - other.rows)[:, [0, 1, 2, 6]].abs().max() < 1e-6
+
+
+def test_a_crease_is_a_point_below_the_mean_of_means_about_it():
+    p, n = torch.rand(2, 3, 9, 12, generator=torch.Generator().manual_seed(0)).double()
+    exact, k = torch.zeros(9, 12), 2
+    for t, a in np.ndindex(9, 12):
+        mean = torch.zeros(3, dtype=torch.float64)
+        for i, j in np.ndindex(5, 5):  # twice a box of 5: a triangle of 9 in either direction
+            for u, v in np.ndindex(5, 5):
+                row = min(max(min(max(t + i - k, 0), 8) + u - k, 0), 8)
+                mean += p[:, row, (a + j + v - 2 * k) % 12] / 5 ** 4
+        exact[t, a] = (mean - p[:, t, a]) @ n[:, t, a]
+    torch.testing.assert_close(cloud.crease(p.float(), n.float(), 5), exact, atol=1e-5, rtol=1e-4)
+
+
 class Factories(TorchFunctionMode):
     """Refuses to make a tensor out of nothing on a device that nobody named."""
     made = {torch.tensor, torch.as_tensor, torch.zeros, torch.ones, torch.full, torch.empty, torch.arange, torch.linspace}
@@ -166,7 +188,7 @@ class Factories(TorchFunctionMode):
 
 
 def test_every_tensor_is_made_on_the_device_of_the_head():
-    renderer.means.cache_clear(), renderer.quarters.cache_clear()
+    renderer.means.cache_clear(), renderer.lamps.cache_clear()
     with Factories():
         pair = renderer.clouds(1, 0, 16, device="cpu")
         renderer.view(*pair, 10.0, 5.0, [0.0, 30.0], 16)

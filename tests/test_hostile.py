@@ -6,7 +6,9 @@ import json
 import math
 import os
 import re
+import resource
 import shutil
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,6 +66,18 @@ def virtual(f):
     f.create_virtual_dataset("I", layout)
 
 
+def twice():
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    for _ in range(2):
+        plan.set_deflate(9)
+    return plan
+
+
+def bomb(f, size=10 ** 6):
+    """A chunk of 2,816 bytes that unpacks to so many."""
+    f["I"].id.write_direct_chunk((1, 3, 0, 0, 0), zlib.compress(bytes(size)), 4)  # 4: without Fletcher's sum
+
+
 def attribute(f, **of):
     f.attrs.update(of)
 
@@ -89,6 +103,10 @@ HOSTILE = {
     "I: .* more than the file"),
     "a chunk is not there": (lambda f: put(f, "light", shape=(11,), dtype="f4", chunks=(2,)).__setitem__(slice(0, 4), 1),
                              "light: .* more than the file holds"),
+    "bomb": (bomb, r"I: found a chunk at \(1, 3, 0, 0, 0\) that unpacks to more than the 2,816 bytes that it says"),
+    "a little too much": (lambda f: bomb(f, 2821), "unpacks to more than the 2,816 bytes"),
+    "no packing": (lambda f: f["I"].id.write_direct_chunk((0,) * 5, b"nothing", 4), "I: found a damaged chunk at"),
+    "packed twice": (lambda f: put(f, "light", shape=(11,), dtype="f4", chunks=(11,), dcpl=twice()), "found filters"),
     "NaN": (lambda f: put(f, "light", data=np.full(11, np.nan, "f4")), "light: found NaN"),
     "overflow": (lambda f: put(f, "light", data=np.full(11, 1e300)), "light: found NaN or infinite"),
     "wrong length": (lambda f: put(f, "light", data=np.zeros(5, "f4")), "T: found shape"),
@@ -113,6 +131,18 @@ def test_a_hostile_hdf5_file_is_refused(case, data):
     with pytest.raises(ValueError, match=message) as error:
         read_faces(data)
     assert str(data) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_chunk_that_unpacks_to_gigabytes_is_refused_in_little_memory(data):
+    """HDF5 unpacks it whole; a process that reads it here grows by a few megabytes."""
+    pack, zeros = zlib.compressobj(9), bytes(2 ** 20)
+    packed = b"".join([*(pack.compress(zeros) for _ in range(1024)), pack.flush()])
+    with h5py.File(data, "a") as f:
+        f["I"].id.write_direct_chunk((1, 3, 0, 0, 0), packed, 4)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="that unpacks to more than the 2,816 bytes that it says"):
+        read_faces(data)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024  # KB
 
 
 @pytest.mark.parametrize("change", [

@@ -168,9 +168,9 @@ class Written:
             with torch.no_grad():
                 q = model.encoders["a+b+c"](*self.x.values())
             shared, own = density(q["S"]), {m: density(q[m]) for m in NAMES}
-        else:  # ours: the single encoder, or the product with the prior
-            shared = [*self.experts.values()]
-            shared, own = shared[0] if len(shared) == 1 else product([*shared, PRIOR]), self.own
+        else:  # ours: the single encoder, or Bayes' rule: all likelihoods q_m / p, and the prior once
+            shared, own = [*self.experts.values()], self.own
+            shared = shared[0] if len(shared) == 1 else product([*(q / PRIOR for q in shared), PRIOR])
         gaps = sum(kl(shared, self.experts[m]) + sum(kl(own[k], self.own[m] if k == m else PRIOR) for k in self.seen)
                    for m in self.seen)
         return self.minus_elbo(shared, own) + alpha * gaps

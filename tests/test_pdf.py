@@ -10,9 +10,13 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "book"))
 import pdf  # noqa: E402
 
-PAGE = """<html><head><link rel=stylesheet href="{up}_static/book.css"><script>window.MathJax = {{startup: {{promise: 1}}}}</script>
-</head><body><nav>sidebar</nav><article class="bd-article"><section id="{name}"><h1>{title}<a class="headerlink" href="#{name}">#</a></h1>
-<p id="id1">Of {title}. {text}</p><img loading="lazy" src="{up}pictures/dot.png"><svg><g id="inner"/><use href="#inner"/></svg>
+PAGE = """<html><head><link rel=stylesheet href="{up}_static/book.css">
+<script>window.MathJax = {{startup: {{promise: 1}}}}</script>
+</head><body><nav>sidebar</nav><article class="bd-article">
+<section id="{name}"><h1>{title}<a class="headerlink" href="#{name}">#</a></h1>
+<p id="id1">Of {title}. {text}</p><img loading="lazy" src="{up}pictures/dot.png">
+<svg><g id="inner"/><use href="#inner"/></svg>
+<div class="mmvae-live"><style>p {{}}</style><figure class="mmvae-still">still</figure></div>
 <div class="cell tag_hide-input"><details><summary>Show code</summary>plumbing</details></div>
 <div class="cell tag_solution"><details><summary>Show the solution</summary><p>solved</p></details></div>
 </section><script>moved()</script></article></body></html>"""
@@ -21,7 +25,8 @@ PAGE = """<html><head><link rel=stylesheet href="{up}_static/book.css"><script>w
 @pytest.fixture
 def site(tmp_path, monkeypatch):
     names = {"book/intro": "Welcome", "notebooks/01_a": "1. A pair", "notebooks/02_b": "2. Another"}
-    text = 'See <a href="02_b.html#id1">there</a>, <a href="../search.html">here</a> and <a href="https://example.org">out</a>.'
+    text = ('See <a href="02_b.html#id1">there</a>, <a href="../search.html">here</a>, '
+            '<a href="https://example.org">out</a>, <a href="../book/intro.html">in</a>.')
     for entry, title in names.items():
         path = tmp_path / f"{entry}.html"
         path.parent.mkdir(exist_ok=True)
@@ -40,9 +45,10 @@ def test_a_page_becomes_a_part_of_the_book(site):
     text = pdf.article(site, "notebooks/01_a", entries)
     assert text["id"] == "notebooks-01_a" and text.p["id"] == "notebooks-01_a--id1" and text.g["id"] == "inner"
     assert [a["href"] for a in text.p.select("a")] == [
-        "#notebooks-02_b--id1", f"{pdf.config()['html']['baseurl']}search.html", "https://example.org"]
+        "#notebooks-02_b--id1", f"{pdf.config()['html']['baseurl']}search.html", "https://example.org", "#book-intro"]
     assert text.img["src"] == "/pictures/dot.png" and "loading" not in text.img.attrs
     assert "plumbing" not in text.text and "solved" in text.text and text.details.has_attr("open")
+    assert text.figure.text == "still" and not text.select(".mmvae-live, style")
     assert not text.select("script, .headerlink") and "sidebar" not in text.text
 
 
@@ -50,15 +56,23 @@ def test_a_page_becomes_a_part_of_the_book(site):
 def test_a_chapter_stands_on_the_page_that_the_contents_say(site):
     from pypdf import PdfReader
 
-    numbers = pdf.pages_of(pdf.printed(site, {}, lambda text: None))
+    made, numbers = pdf.printed(site, lambda text: None)
     assert numbers["notebooks/01_a"] < numbers["notebooks/02_b"]
-    read = PdfReader(io.BytesIO(pdf.printed(site, numbers, lambda text: None)))
+    read = PdfReader(io.BytesIO(made))
     texts = [page.extract_text() for page in read.pages]
+    assert numbers == pdf.pages_of(made) and len(texts) == numbers["notebooks/02_b"]
     for entry, title in {"notebooks/01_a": "Of 1. A pair", "notebooks/02_b": "Of 2. Another"}.items():
         assert title in texts[numbers[entry] - 1] and "solved" in texts[numbers[entry] - 1]
     contents = next(text for text in texts if "Contents" in text)
-    assert all(str(n) in contents for n in numbers.values())
+    assert [contents.count(line) for line in ("Contents", "1. A pair", "2. Another")] == [1, 1, 1]
+    assert all(str(numbers[entry]) in contents.split() for entry in ("notebooks/01_a", "notebooks/02_b"))
     assert [one.title for one in read.outline if not isinstance(one, list)]
+
+
+def test_the_welcome_page_links_to_where_it_is_published():
+    """`make pages` puts what is in the PDF's folder at the root of the site."""
+    text = (pdf.ROOT / "book/intro.md").read_text(encoding="utf-8")
+    assert f"({pdf.config()['html']['baseurl']}{pdf.OUT.name})" in text and pdf.OUT.parent == pdf.ROOT / "_build/pdf"
 
 
 def test_without_a_site_it_says_what_makes_one(site, monkeypatch):

@@ -60,11 +60,14 @@ def test_a_missing_or_damaged_file_of_the_published_models_is_named(tmp_path, mo
             results.published()
 
 
+WHOLE = results.RUNS / "mumo-main-plain-0.json"
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Three runs, a file each."""
     monkeypatch.setattr(results, "RUNS", tmp_path)
-    plain = dict.fromkeys(results.RUN, 0) | {"variant": "plain", "settings": {"model": "mumo"}}
+    plain = {k: v for k, v in json.loads(WHOLE.read_text()).items() if k != "digest"}
     for study, model, seed in (("main", "mumo", 10), ("main", "mumo", 9), ("base", "poe-v2", 0)):
         results.keep(tmp_path / f"{model}-{study}-plain-{seed}.json", plain | dict(study=study, model=model, seed=seed))
     return tmp_path
@@ -86,8 +89,8 @@ def test_runs_are_selected_from_their_folder(folder):
 
 
 @pytest.mark.parametrize("content, problem", [
-    ("{", "Expecting property name"), ("[]", "digest missing"), (sealed({}), "behaviour, cross, .* missing"),
-    (sealed(dict.fromkeys(results.RUN) | {"settings": {"sise": 3}}), "sise")])
+    ("{", "Expecting property name"), ("[]", "digest missing"), (sealed({}), "study, variant, .* missing"),
+    (sealed(json.loads(WHOLE.read_text()) | {"settings": {"sise": 3}}), "sise")])
 def test_a_damaged_run_is_named(folder, content, problem):
     (folder / "mumo-main-plain-9.json").write_text(content)
     with pytest.raises(ValueError, match=rf"mumo-main-plain-9.json: found a damaged file \(.*{problem}.*make results"):

@@ -66,7 +66,7 @@ def test_a_published_model_is_of_the_profile_that_the_book_states(name):
 def test_two_files_a_model_beside_the_results_and_at_most_30_megabytes():
     dials = {"dials.json", "dials.safetensors"}  # the welcome page's: tests/test_landing.py
     assert {path.name for path in weights.FOLDER.iterdir()} - {results.RUNS.name} - dials == NAMES | {
-        results.FILE.name, "roles.json", "steps.json"}
+        results.FILE.name, "roles.json", "steps.json", "annealed.json"}
     assert sum(path.stat().st_size for path in weights.FOLDER.rglob("*") if path.is_file()) <= 30e6
 
 

@@ -3,8 +3,8 @@ from importlib import import_module
 
 _NAMES = {"MODELS": "table", "FIRST": "table", "TITLES": "table", "SHORT": "table", "COLOURS": "table", "NAMES": "table",
           "SUBSETS": "table", "Recipe": "recipe", "profile": "profiles"}
-_MODULES = ("dials", "digits", "explorables", "field", "figures", "grid", "measure", "pictograms", "prints", "profiles",
-            "publish", "recipe", "results", "roles", "spoken", "stacks", "studies", "table", "weights")
+_MODULES = ("annealed", "dials", "digits", "explorables", "field", "figures", "grid", "measure", "pictograms", "prints",
+            "profiles", "publish", "recipe", "results", "roles", "spoken", "stacks", "studies", "table", "weights")
 
 
 def __getattr__(name: str):

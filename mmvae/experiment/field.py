@@ -6,8 +6,11 @@ import numpy as np
 from .. import evaluate, strict
 from ..faces import HOME
 from . import results, table, weights
+from .recipe import WHOLE
 
 MODELS = tuple(name for name in table.MODELS if name != "wg-v2-full")  # of the study "field"; that one has its own
+STEPS = {"machine": {str: (str, WHOLE)}, "settings": {str: WHOLE}, "digest": str,
+         "seconds": dict.fromkeys(table.MODELS, [strict.number(0)]), "parameters": dict.fromkeys(table.MODELS, WHOLE)}
 
 
 def common(cells: dict[str, list[dict]]) -> dict[str, list[dict]]:
@@ -62,8 +65,20 @@ def placed(run: dict) -> dict | None:
     return evaluate.partition(run["sorted"]["probes"] if "sorted" in run else run["probes"], HOME)
 
 
+def timed() -> dict:
+    """What `benchmarks/steps.py` measured, as it says at its top. Raises ValueError for a damaged file, OSError for none."""
+    path = weights.FOLDER / "steps.json"
+    try:
+        found = weights.sealed(strict.check(strict.loads(strict.read(path, weights.LIMIT)), STEPS))
+        if len({len(of) for of in found["seconds"].values()}) > 1:
+            raise ValueError("seconds: found lists of several lengths, expected a number a round for each model")
+    except ValueError as e:
+        raise ValueError(f"{path}: found a damaged file ({e}), expected what `python benchmarks/steps.py` writes") from e
+    return found
+
+
 def steps() -> dict[str, float]:
-    """{model: CPU time of a step of training, as a multiple of one of MMPOE v2}, the median over the rounds in which
-    `benchmarks/steps.py` let all models take turns. Raises ValueError or OSError for a damaged or missing file."""
-    seconds = strict.loads(strict.read(weights.FOLDER / "steps.json", weights.LIMIT))["seconds"]
+    """{model: CPU time of a step of training, as a multiple of one of MMPOE v2}, the median over the rounds in which all
+    models took turns; raises as `timed`."""
+    seconds = timed()["seconds"]
     return {name: float(np.median(np.divide(of, seconds["poe-v2"]))) for name, of in seconds.items()}

@@ -54,13 +54,15 @@ def sweeps(render: Callable[..., Tensor], identity: int = 0, size: int = 64, alt
 
 
 def contact_sheet(render: Callable[..., Tensor], identities: Sequence[int] = range(8),
-                  azimuths: Sequence[float] = range(-80, 81, 20), size: int = 64, alt: str | None = None) -> Picture:
-    """Identity by pose: a row for each identity, a column for each azimuth. render: as for `sweeps`."""
+                  azimuths: Sequence[float] = range(-80, 81, 20), size: int = 64, alt: str | None = None,
+                  names: Sequence[str] = ()) -> Picture:
+    """Identity by pose: a row for each identity, a column for each azimuth. render: as for `sweeps`. names: of the rows;
+    default, the identities' numbers."""
     images = [render(k, azimuth=float(a), size=size) for k in identities for a in azimuths]
     alt = alt or (f"Contact sheet: {len(identities)} heads, one a row, turned from {azimuths[0]} to "
                   f"{azimuths[-1]} degrees.")
     return plot.grid(torch.stack(images)[:, None], len(azimuths), heads=[plot.signed(a, "°") for a in azimuths],
-                     names=[str(k) for k in identities], alt=alt)
+                     names=list(names) or [str(k) for k in identities], alt=alt)
 
 
 def counts(found: dict[str, tuple[int, int]], alt: str) -> Picture:

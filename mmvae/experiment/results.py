@@ -12,19 +12,28 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import evaluate, strict
+from .. import checkpoint, evaluate, strict
 from ..behaviour import Print, moved
 from ..faces import HOME
 from ..files import tidy
 from ..train import write_atomically
 from . import measure, prints, weights
-from .recipe import Recipe
+from .recipe import Recipe, WHOLE
 
 FILE, PUBLISHED = weights.FOLDER / "published.json", "python -m mmvae.experiment results --published"
 RUNS = weights.FOLDER / "runs"  # every file of a run has these keys:
-RUN = ("study", "variant", "model", "seed", "people", "held_out", "generator", "settings", "data", "test_data", "versions",
-       "machine", "seconds", "measuring", "behaviour", "measured", "reader", "real_distance", "n", "heldout", "probes",
-       "parameters", "cross", "experts", "above_floor", "train")
+NUMBERS, WHO = {str: float}, {str: (float, [float])}
+LIKELIHOODS = {"n": WHOLE, **dict.fromkeys(("I?", "T?", "I+T?"), {str: float})}
+MEASURED = {"cross": NUMBERS, "experts": WHO}  # of a run and of a published model
+RUN = {"study": str, "variant": str, "model": str, "seed": WHOLE, "people": WHOLE, "held_out": WHOLE, "generator": WHOLE,
+       "settings": weights.FORM["settings"], "data": str, "test_data": str, "versions": {str: str},
+       "machine": checkpoint.META["machine"], "seconds": strict.number(0), "measuring": strict.number(0),
+       "behaviour": {str: [float]}, "measured": str, "reader": NUMBERS, "real_distance": strict.number(0), "n": WHOLE,
+       "heldout": NUMBERS, "probes": NUMBERS, "parameters": WHOLE, **MEASURED,
+       "above_floor": {"seen?": float, "unseen?": [float]}, "train": NUMBERS}  # what the file of every run has, and of some:
+MORE = {"sorted?": {"latents?": {str: WHOLE}, "probes?": NUMBERS}, "likelihood?": LIKELIHOODS, "probes_of_samples?": NUMBERS,
+        "verification?": NUMBERS, "effects?": {str: [float]}, "mig?": NUMBERS, "dci?": NUMBERS, "coherence?": NUMBERS}
+SHOWN = {"likelihood": LIKELIHOODS, **MEASURED, "coherence": NUMBERS, "prior": NUMBERS, "sha256": str, "measured": str}
 
 
 def runs(**wanted) -> list[dict]:
@@ -55,11 +64,9 @@ def record(path: Path) -> dict:
 @cache
 def _record(path: Path, changed: int) -> dict:
     try:
-        found = _kept(path)
-        if missing := set(RUN) - set(found):
-            raise ValueError(f"{', '.join(sorted(missing))} missing")
+        found = strict.check(_kept(path), RUN | MORE)
         Recipe(**found["settings"])
-    except (ValueError, TypeError) as e:
+    except ValueError as e:
         raise ValueError(f"{path}: found a damaged file ({e}), expected what `make results` writes") from e
     return found
 
@@ -93,10 +100,7 @@ def published() -> dict[str, dict]:
     if not FILE.exists():
         raise FileNotFoundError(f"{FILE}: no such file; `{PUBLISHED}` measures and writes it")
     try:
-        found = _kept(FILE)
-        if missing := set(weights.RECIPES) - set(found):
-            raise ValueError(f"{', '.join(sorted(missing))} missing")
-        return strict.check(found, {str: dict})
+        return strict.check(_kept(FILE), dict.fromkeys(weights.RECIPES, SHOWN))
     except ValueError as e:
         raise ValueError(f"{FILE}: found a damaged file ({e}), expected what `{PUBLISHED}` writes") from e
 

@@ -4,8 +4,8 @@
 
 A latent is idle if its mean KL is below `evaluate.COLLAPSED`. Of another one the factor is named that explains most of it,
 and the next, if it explains something, by `evaluate.shares`, on people that no model has learnt from. The record: "n" pairs
-and "people" that were measured on, "models", {name: {"sha256" of the weights, "shares": as `evaluate.shares` has them}}, and
-"digest", of all these.
+and "people" that were measured on, "models", {name: {"sha256" of the weights, "shares": as `evaluate.shares` has them}}, with
+the half of one that chapter 2 begins with, and "digest", of all these.
 """
 import argparse
 import hashlib
@@ -17,16 +17,19 @@ from safetensors.torch import save as to_bytes
 
 from .. import evaluate, strict
 from ..data import Rows
-from ..faces import Pairs
-from ..models import MultiModalVAE
+from ..faces import FACTORS, Pairs
+from ..models import MultiModalVAE, VanillaVAE
+from ..nets import images
 from ..train import write_atomically
 from . import weights
 
 FILE = weights.FOLDER / "roles.json"
 CALLED = {"identity": "person"}  # what a factor is named where a reader sees it
 LEAST = 0.15  # a share from which on a latent wears a second name
-FORM = {"n": range(1, 1_000_000), "people": range(1, 1_000_000), "models": {str: {"sha256": str, "shares": {str: [float]}}},
-        "digest": str}
+HALF = "mumo, I"  # the VAE of one picture that is in it: see `half`
+SHARES = {k: [strict.number(0)] for k in ("kl", *FACTORS)}
+FORM = {"n": range(1, 1_000_000), "people": range(1, 1_000_000), "digest": str,
+        "models": dict.fromkeys((*weights.RECIPES, HALF), {"sha256": str, "shares": SHARES})}
 
 
 def measure(model: MultiModalVAE, rows: Rows, n: int = 4096) -> dict[str, list[float]]:
@@ -66,17 +69,31 @@ def record(path: Path = FILE) -> dict:
 
 def published(model: MultiModalVAE) -> dict[str, list[float]] | None:
     """What the record says of a model with just these weights: see `evaluate.shares`; None if they are not published ones."""
-    content = to_bytes({k: v.half().cpu() for k, v in model.state_dict().items()})
-    own = hashlib.sha256(content).hexdigest()
+    own = _digest(model)
     return next((of["shares"] for of in record()["models"].values() if of["sha256"] == own), None)
+
+
+def _digest(model: MultiModalVAE) -> str:
+    """The SHA-256 of a model's weights in half precision, as they are published."""
+    return hashlib.sha256(to_bytes({k: v.half().cpu() for k, v in model.state_dict().items()})).hexdigest()
+
+
+def half(model: MultiModalVAE, m: str = "I") -> VanillaVAE:
+    """The VAE of picture m alone that is in a MuMo-VAE of the book, in eval mode: its encoder and its decoder of m, whose
+    private and shared latents are one block."""
+    latents = model.blocks[m] + model.blocks["S"]
+    one = VanillaVAE({m: images(model.modalities[m].shape[-1])}, latent=latents).to(model.like.device)
+    one.encoders[m].load_state_dict(model.encoders[m].state_dict())
+    one.decoders[m].load_state_dict(model.decoders[m].state_dict())
+    return one.eval()
 
 
 def publish(rows: Rows, n: int = 4096, path: Path = FILE) -> dict:
     """Measure every published model on rows of the people who are held out, and write the record; returns it."""
     found = {"n": n, "people": len(rows.values["identity"]), "models": {}}
-    for name in weights.RECIPES:
-        shares = measure(weights.load(name, device=rows.device), rows, n)
-        found["models"][name] = {"sha256": weights.info(name)["sha256"], "shares": shares}
+    models = {name: weights.load(name, device=rows.device) for name in weights.RECIPES}
+    for name, model in (models | {HALF: half(models[HALF.partition(",")[0]])}).items():
+        found["models"][name] = {"sha256": _digest(model), "shares": measure(model, rows, n)}
     found = strict.loads(json.dumps(found))
     found["digest"] = weights.digest_of(found)
     write_atomically(path, weights.text_of(found).encode())

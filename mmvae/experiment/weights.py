@@ -25,16 +25,17 @@ from .. import checkpoint, strict
 from ..files import tidy
 from ..models import MultiModalVAE
 from ..train import load_run, read_log, write_atomically
-from .recipe import FORM as SETTINGS, Recipe, WHOLE
+from .recipe import FORM as SETTINGS, OPTIONS, Recipe, WHOLE
 from .table import FIRST
 
 FOLDER = Path(__file__).parent / "published"
 COMMAND = "python -m mmvae.experiment publish"
 LIMIT = 16 * strict.MIB  # bytes of a record, and of its weights
 NUMBERS, PRINT, PERSONS = {str: float}, {str: [float]}, {"value": [int], "above_floor": [float], "n": [int]}
-FORM = {"settings": SETTINGS, "data": str, "test_data": str, "versions": {str: str}, "machine": checkpoint.META["machine"],
-        "seconds": strict.number(0), "log": PRINT, "n": WHOLE, "heldout": NUMBERS, "probes": NUMBERS, "parameters": WHOLE,
-        "shown": {"heldout": NUMBERS, "probes": NUMBERS}, "people": {"seen": PERSONS, "unseen": PERSONS},
+FORM = {"settings": SETTINGS | {"options": OPTIONS}, "data": str, "test_data": str, "versions": {str: str},
+        "machine": checkpoint.META["machine"], "seconds": strict.number(0), "log": PRINT, "n": WHOLE, "heldout": NUMBERS,
+        "probes": NUMBERS, "parameters": WHOLE, "shown": {"heldout": NUMBERS, "probes": NUMBERS},
+        "people": {"seen": PERSONS, "unseen": PERSONS},
         "behaviour": PRINT, "measured": {str: PRINT}, "bytes": range(1, LIMIT), "sha256": str, "digest": str}
 KEYS = tuple(FORM)
 RECIPES = {name: (name, {}) for name in FIRST} | {  # name: its model, and what its settings change

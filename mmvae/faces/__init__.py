@@ -3,8 +3,8 @@
     image = mmvae.faces.render(3, azimuth=20, elevation=-10, light=40)     python -m mmvae.faces faces.h5
     pairs = mmvae.faces.Pairs("faces.h5", split="train")
 
-shape and renderer make pictures, file and basel read grids of them, pairs draws batches, judge reads factors off pictures
-that a model has made.
+shape, cloud and renderer make pictures, file and basel read grids of them, pairs draws batches, judge reads factors off
+pictures that a model has made.
 """
 from . import judge
 from .basel import read_basel

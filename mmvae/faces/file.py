@@ -6,7 +6,6 @@ twice: I is a grid over (identity, azimuth, elevation), T over (identity, azimut
 import collections
 import contextlib
 import json
-import math
 import multiprocessing
 import os
 import pathlib
@@ -24,7 +23,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .. import strict
-from . import renderer
+from . import hdf5, renderer
 from .renderer import AZIMUTHS, ELEVATIONS, GENERATOR_VERSION, LIGHTS, SEED, TEST_FROM, check, clouds
 
 FACTORS = ("identity", "azimuth", "elevation", "light")
@@ -116,8 +115,6 @@ def _as_uint8(images: np.ndarray | Tensor, where: str) -> Tensor:
 # ---- the file
 
 LIMITS = {"I": 2 ** 35, "T": 2 ** 35} | dict.fromkeys(FACTORS, 2 ** 23)  # bytes that a data set may say that it holds
-CHUNK, RATIO = 2 ** 26, 1032  # bytes of a chunk; how many times shorter zlib makes anything at most
-FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}  # no plug-in is loaded
 FORMAT, BEFORE = "mmvae-faces, with sha256", "mmvae-faces"  # now, and before a file said the digest of its content
 ATTRIBUTES = {k: range(2 ** 63) for k in ("generator_version", "seed", "size", "identities", "test_identities")} | {
     "cpu_seconds": strict.number(0), "format": str, "sha256": str}
@@ -145,8 +142,9 @@ def read_faces(path: str | pathlib.Path) -> Grid:
             missing = [k for k in ("I", "T", *FACTORS) if k not in f.keys()]
             if missing:
                 raise ValueError(f"data sets {missing} are missing; found {strict.brief(sorted(f), plain=True)}")
-            said = {k: _attribute(f, k) for k in ATTRIBUTES if k in f.attrs}
-            arrays = {k: _array(f, k, path.stat().st_size) for k in ("I", "T", *FACTORS)}
+            said = {k: hdf5.attribute(f, k, ATTRIBUTES[k]) for k in ATTRIBUTES if k in f.attrs}
+            arrays = {k: hdf5.numbers(f, k, LIMITS[k], path.stat().st_size) for k in ("I", "T", *FACTORS)}
+            arrays |= {k: _signed(arrays[k]) for k in FACTORS if arrays[k].dtype.kind == "u"}
         if said.get("format", BEFORE) not in (FORMAT, BEFORE):
             raise ValueError(f'format: found {strict.brief(said["format"])}, expected "{FORMAT}"')
         found, digests = said.pop("sha256", None), [sha256(arrays[k]).hexdigest() for k in "IT"]
@@ -160,41 +158,9 @@ def read_faces(path: str | pathlib.Path) -> Grid:
         raise ValueError(f"{path}: truncated or damaged HDF5 file ({strict.brief(e, plain=True)})") from e
 
 
-def _attribute(f: h5py.File, key: str):
-    """An attribute of this file, a number or a text."""
-    of = f.attrs.get_id(key)
-    if of.shape != () or of.dtype.kind not in "iufO" or of.dtype.kind == "O" and h5py.check_string_dtype(of.dtype) is None:
-        raise ValueError(f"{key}: found {of.dtype} of shape {of.shape}, expected {strict.words(ATTRIBUTES[key])}")
-    return strict.check(np.asarray(f.attrs[key]).item(), ATTRIBUTES[key], key)
-
-
-def _array(f: h5py.File, key: str, size: int) -> np.ndarray:
-    """A data set of this file of so many bytes, if it is numbers, in this file, all there and not too large."""
-    link = f.get(key, getlink=True)
-    if not isinstance(link, h5py.HardLink):
-        raise ValueError(f"{key}: found {type(link).__name__}, expected a data set in this file")
-    data = f[key]
-    if not isinstance(data, h5py.Dataset):
-        raise ValueError(f"{key}: found {type(data).__name__}, expected a data set")
-    if data.external or data.is_virtual:
-        raise ValueError(f"{key}: found a data set whose values lie in other files, expected them in this one")
-    if not data.shape or data.dtype.kind not in "iuf" or data.dtype.itemsize > 8 or not data.size:
-        raise ValueError(f"{key}: found {data.dtype} of shape {data.shape}, expected numbers")
-    plan = data.id.get_create_plist()
-    filters = {plan.get_filter(i)[0] for i in range(plan.get_nfilters())}
-    if filters - FILTERS:
-        raise ValueError(f"{key}: found filters {sorted(filters)}, expected none but {sorted(FILTERS)}")
-    chunk = math.prod(data.chunks or ()) * data.dtype.itemsize
-    if data.nbytes > LIMITS[key] or chunk > CHUNK:
-        raise ValueError(f"{key}: found shape {data.shape} in chunks of {data.chunks}, expected at most {LIMITS[key]:,} "
-                         f"bytes in chunks of {CHUNK:,}")
-    pieces = math.prod(-(-n // c) for n, c in zip(data.shape, data.chunks)) if data.chunks else 0
-    there = min(data.id.get_storage_size(), size) * (RATIO if filters else 1)
-    if data.nbytes > there or pieces and data.id.get_num_chunks() != pieces:
-        raise ValueError(f"{key}: found shape {data.shape}, more than the file holds; it is truncated or damaged")
-    values = np.ascontiguousarray(data[()], data.dtype.newbyteorder("="))
-    whole = np.int64 if values.max() < 2 ** 63 else np.float64  # which is no identity, then
-    return values.astype(whole) if key in FACTORS and values.dtype.kind == "u" else values
+def _signed(values: np.ndarray) -> np.ndarray:
+    """Whole numbers without a sign as int64, or, if one is too large, as floats, which are no identity."""
+    return values.astype(np.int64 if values.max() < 2 ** 63 else np.float64)
 
 
 def content(said: dict, arrays: dict[str, np.ndarray], pictures: list[str]) -> str:

@@ -7,14 +7,13 @@ viewer's right, y up, z towards the viewer.
 import functools
 import math
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+
+from .cloud import surface, tiles
 
 LONG, SHAVEN, BALDING = 0.6, -1.4, 1.2  # hair_length: hides the ears, none at all; hairline: a bald crown
-TILE, DETAIL = 8, 0.0061  # points along a side of a tile; the finest distance that is drawn, not interpolated
 PIVOT = 0.10  # how far in front of the middle of the skull the axis stands about which the head turns
 
 COEFFICIENTS = {  # what +1 standard deviation does
@@ -28,17 +27,6 @@ COEFFICIENTS = {  # what +1 standard deviation does
     "parting": "fringe lower on one side", "beard": "beard, from +0.3", "moustache": "moustache, from +0.5",
     "brow_weight": "thicker brows", "brow_tilt": "brows rising outwards", "iris": "lighter iris",
     "lip_tone": "lighter lips"}
-
-
-class Cloud(NamedTuple):
-    """A surface as points so dense that a z-buffer of the intended width has no hole in it, in tiles of neighbours."""
-    rows: torch.Tensor  # (K * TILE * TILE, 8) float32: point, unit normal outwards, albedo in [0, 1], opening about 1
-    place: torch.Tensor  # (3, K, TILE * TILE) float32: the points again, for the z-buffer
-    middle: torch.Tensor  # (3, K) float32: all points of a tile lie within reach (K,) of it
-    reach: torch.Tensor
-    axis: torch.Tensor  # (3, K) float32: the cosine between a direction and the tile's normals
-    bend: torch.Tensor  # (K,) float32: is at most its product with the axis, plus bend
-    order: torch.Tensor  # (K * TILE * TILE,) float64: 0, 1, 2, ..., which takes longer to make than to read
 
 
 def coefficients(identity, seed):
@@ -62,6 +50,12 @@ def step(u, soft):
     """0 where u < -soft, 1 where u > soft, smooth between."""
     t = (0.5 + 0.5 * u / soft).clamp(0, 1)
     return t * t * (3 - 2 * t)
+
+
+def run(mask):
+    """The slice from the first to the last of what is true in mask (N,)."""
+    at = mask.nonzero()
+    return slice(int(at[0]), int(at[-1]) + 1)
 
 
 def curve(t, k):
@@ -147,131 +141,134 @@ def hair(c, x, y, z, angle):
 
 def relief(c, x, y):
     """How far the features stand out of the section towards the viewer, at x, y (T, A)."""
-    ax, down = x.abs(), ((0.17 - y) / (0.17 - c.tip)).clamp(0, 1)  # down the nose, from the brow to its tip
-    r = (0.055 + 0.022 * c.brow_ridge) * bell(ax - 0.20, 0.15) * bell(y - 0.21, 0.08)
+    low, high, r = *y.aminmax(dim=1), torch.zeros_like(x)
+    for lowest, highest, feature in (  # beyond these heights it is less than float32 can tell
+            (-0.65, 0.85, brows), (-1.10, 0.85, cheeks), (c.tip - 0.35, 9, nose), (c.mouth - 1, c.mouth + 1, mouth),
+            (-1.30, -0.20, chin)):
+        rows = run((low < highest) & (high > lowest))
+        r[rows] = feature(c, r[rows], x[rows], y[rows])
+    return r
+
+
+def brows(c, r, x, y):
+    ax = x.abs()
+    r = r + (0.055 + 0.022 * c.brow_ridge) * bell(ax - 0.20, 0.15) * bell(y - 0.21, 0.08)
     r = r - 0.085 * bell(ax - c.gap, 0.13) * bell(y - c.eye - 0.01, 0.085)  # the socket, the eye in it
-    r = r + 0.045 * bell(ax - c.gap, 0.085) * bell(y - c.eye, 0.06)
+    return r + 0.045 * bell(ax - c.gap, 0.085) * bell(y - c.eye, 0.06)
+
+
+def cheeks(c, r, x, y):
+    ax = x.abs()
     r = r + (0.045 + 0.022 * c.cheeks) * bell(ax - 0.36, 0.13) * bell(y + 0.13, 0.12)
-    r = r - (0.020 - 0.015 * c.cheeks) * bell(ax - 0.36, 0.11) * bell(y + 0.45, 0.12)
+    return r - (0.020 - 0.015 * c.cheeks) * bell(ax - 0.36, 0.11) * bell(y + 0.45, 0.12)
+
+
+def nose(c, r, x, y):
+    down = ((0.17 - y) / (0.17 - c.tip)).clamp(0, 1)  # from the brow to its tip
     ridge = (0.050 + 0.015 * c.nose_bridge) * step(0.14 - y, 0.14) + (0.125 + 0.020 * c.nose_length) * down
     ridge = (ridge + 0.016 * c.nose_bridge * bell(down - 0.45, 0.18)) * step(y - c.tip + 0.040, 0.070)
     r = r + ridge * bell(x, (0.048 + 0.030 * down) * (0.6 + 0.4 * c.broad))
     r = r + 0.022 * bell(x, 0.055 * c.broad) * bell(y - c.tip - 0.01, 0.05)  # its tip and wings
-    r = r + 0.075 * bell(ax - 0.095 * c.broad, 0.038) * bell(y - c.tip + 0.005, 0.045)
+    return r + 0.075 * bell(x.abs() - 0.095 * c.broad, 0.038) * bell(y - c.tip + 0.005, 0.045)
+
+
+def mouth(c, r, x, y):
     r = r + 0.035 * bell(x, 0.20) * bell(y - c.mouth, 0.14)  # the lips and the line between them
     lips = 0.55 * bell(y - c.mouth - 0.045, 0.030) + 0.70 * bell(y - c.mouth + 0.050, 0.036)
     r = r + c.full * bell(x, 0.62 * c.wide) * lips - 0.022 * bell(x, 0.6 * c.wide) * bell(y - c.mouth, 0.016)
-    r = r - 0.020 * bell(x, 0.13) * bell(y - c.mouth + 0.135, 0.035)
+    return r - 0.020 * bell(x, 0.13) * bell(y - c.mouth + 0.135, 0.035)
+
+
+def chin(c, r, x, y):
     return r + (0.060 + 0.024 * c.chin) * bell(x, 0.12 + 0.015 * c.jaw) * bell(y + 0.75, 0.075)
 
 
 def skull(c, t, angle):
-    """Head, hair and neck at rows t (T,) and angles (A,) off the front -> points (T, A, 3), albedo (T, A)."""
+    """Head, hair and neck at rows t (T,) and angles (A,) off the front -> points (3, T, A), albedo (T, A)."""
     y, width, front, back, n, rise = curve(t, sections(c))[:, :, None].unbind(1)  # (T, 1) each
     sin, cos = angle.sin(), angle.cos()
     depth = torch.where(cos > 0, front, back).clamp(min=1e-3)
     radius = ((sin.abs() / width.clamp(min=1e-3)) ** n + (cos.abs() / depth) ** n) ** (-1 / n)  # superellipse
     x, y, z = radius * sin, y + rise * (1 - cos) / 2, radius * cos  # (T, A)
     covered, thick = hair(c, x, y, z, angle)
-    front, face = cos > -0.3, step(cos - 0.25, 0.25)  # a face is made and painted in front alone
+    front, face = run(cos > -0.3), step(cos - 0.25, 0.25)  # a face is made and painted in front alone, from crown to chin
+    rows = run(y.amax(1) > -1.45)
     albedo, add = torch.full_like(x, c.tone), torch.zeros_like(x)
-    albedo[:, front], add[:, front] = paint(c, x[:, front], y[:, front], z[:, front]), relief(c, x[:, front], y[:, front])
+    at = [v[rows, front].contiguous() for v in (x, y, z)]
+    albedo[rows, front], add[rows, front] = paint(c, *at), relief(c, *at[:2])
     strands = 1 + 0.10 * torch.sin(23 * angle + 3 * y) * torch.sin(61 * angle - 5 * y)
     albedo = (albedo + covered * (c.hair * strands - albedo)).clamp(0, 1)
     crown = step(y - 0.6, 0.2) * (1 - (radius / 0.4).clamp(max=1) ** 2)  # there hair stands up, not out
     out, up = thick * (1 - crown), thick * step(y - 0.6, 0.4) * (1 - 0.5 * (radius / 0.6).clamp(max=1) ** 2)
     beard = 0.03 * max(c.beard - 0.3, 0) * bell(x, 0.35) * step(-0.55 - y, 0.1) * face
     z = z + add * face + beard
-    return torch.stack([x + out * sin, y + up - 0.5 * beard, z + out * cos], -1), albedo
+    return torch.stack([x + out * sin, y + up - 0.5 * beard, z + out * cos]), albedo
 
 
 def ear(c, side, r, a):
-    """One ear, a shell with a rim, at radii r (R,) and angles a (A,) -> points (R, A, 3), albedo (R, A)."""
+    """One ear, a shell with a rim, at radii r (R,) and angles a (A,) -> points (3, R, A), albedo (R, A)."""
     r, big = r[:, None], 1 + 0.10 * c.ear_size
     up = 0.19 * big * r * a.sin() * (1 - 0.12 * a.sin())
     back = 0.115 * big * r * a.cos() * (1 + 0.25 * a.sin()) + 0.12 * up
     out = 0.05 * bell(r - 0.80, 0.11) - 0.03 * bell(r, 0.35) + 0.35 * back - 0.18 * step(r - 0.98, 0.07)
     albedo = c.tone * (1 - 0.35 * bell(r - 0.25, 0.25)) * torch.ones_like(a)
-    return torch.stack([side * (0.64 + 0.042 * c.breadth + out), up - 0.03, -0.08 - back], -1), albedo
+    return torch.stack([side * (0.64 + 0.042 * c.breadth + out), up - 0.03, -0.08 - back]), albedo
 
 
 # ---- paint
 
+def lay(under, cover, tone):
+    return under + cover * (tone - under)
+
+
 def paint(c, x, y, z):
     """Albedo (T, A) of skin, beard, lips, nostrils, eyes and brows, laid on in this order."""
-    ax, face = x.abs(), step(z - 0.2, 0.15)
-
-    def lay(under, cover, tone, where=face):
-        return under + cover * where * (tone - under)
-
+    ax, face, (low, high) = x.abs(), step(z - 0.2, 0.15), y.aminmax(dim=1)
     a = c.tone * (1 - 0.10 * bell(ax - 0.33, 0.12) * bell(y + 0.18, 0.12))
-    cheek = c.mouth - 0.04 + 0.55 * ((ax - 0.17).clamp(min=0) / 0.4) ** 1.4  # upper edge of a beard
-    beard = step(cheek - y, 0.05) * step(y + 1.02, 0.10) * c.bearded
-    a = lay(a, beard, 0.6 * c.hair + 0.02, step(z - 0.02, 0.12))
-    over_lip = step(0.042 - (y - c.mouth - 0.098 + 0.5 * x ** 2).abs(), 0.025) * step(0.22 - ax, 0.05)
-    a = lay(a, over_lip * max(c.bearded, c.lip_beard), 0.6 * c.hair + 0.02)
+    if c.bearded:
+        cheek = c.mouth - 0.04 + 0.55 * ((ax - 0.17).clamp(min=0) / 0.4) ** 1.4  # upper edge of a beard
+        beard = step(cheek - y, 0.05) * step(y + 1.02, 0.10) * c.bearded
+        a = lay(a, beard * step(z - 0.02, 0.12), 0.6 * c.hair + 0.02)
+    for lowest, highest, layers in ((c.mouth - 0.30, c.tip + 0.10, lips), (-0.30, 0.55, eyes)):
+        rows = run((low < highest) & (high > lowest))
+        a[rows] = layers(c, a[rows], x[rows], y[rows], face[rows])
+    return a
+
+
+def lips(c, a, x, y, face):
+    ax = x.abs()
+    if over := max(c.bearded, c.lip_beard):
+        over_lip = step(0.042 - (y - c.mouth - 0.098 + 0.5 * x ** 2).abs(), 0.025) * step(0.22 - ax, 0.05)
+        a = lay(a, over_lip * over * face, 0.6 * c.hair + 0.02)
     along = ax / c.wide
     bow = 1 - along.clamp(max=1) ** 2
     upper = c.mouth + (0.055 + 0.4 * c.full) * bow * (1 - 0.25 * bell(x, 0.03))
     lower = c.mouth - (0.055 + 0.6 * c.full) * bow
-    lips = step(upper - y, 0.018) * step(y - lower, 0.018) * step(1 - along, 0.1)
-    a = lay(a, lips, c.tone * (0.66 + 0.07 * c.lip_tone))
-    a = lay(a, bell(y - c.mouth, 0.014) * step(0.90 - along, 0.25), 0.12 * c.tone)
-    a = lay(a, 0.75 * bell(ax - 0.06 * c.broad, 0.026) * bell(y - c.tip + 0.075, 0.018), 0.05)
-    # the eye: white, iris, pupil, a glint; over it the lines and the crease of its lids
+    both = step(upper - y, 0.018) * step(y - lower, 0.018) * step(1 - along, 0.1)
+    a = lay(a, both * face, c.tone * (0.66 + 0.07 * c.lip_tone))
+    a = lay(a, bell(y - c.mouth, 0.014) * step(0.90 - along, 0.25) * face, 0.12 * c.tone)
+    return lay(a, 0.75 * bell(ax - 0.06 * c.broad, 0.026) * bell(y - c.tip + 0.075, 0.018) * face, 0.05)  # nostrils
+
+
+def eyes(c, a, x, y, face):
+    """The eye: white, iris, pupil, a glint; over it the lines and the crease of its lids; its brow."""
+    ax = x.abs()
     u, away = (ax - c.gap) / (0.135 * c.wide_eye), ((ax - c.gap) ** 2 + (y - c.eye - 0.006) ** 2).sqrt()
     bow = c.wide_eye * (1 - u ** 2).clamp(min=-0.5)
     upper, lower = c.eye + 0.064 * bow, c.eye - 0.046 * bow
     ball = 0.75 + (0.08 + 0.25 * uniform(c.iris) - 0.75) * step(0.060 - away, 0.012)
     ball = ball + (0.02 - ball) * step(0.026 - away, 0.010)
     ball = ball + 0.9 * bell(x - 0.02 - c.gap * x.sign(), 0.016) * bell(y - c.eye - 0.030, 0.016)
-    a = lay(a, step(upper - y, 0.012) * step(y - lower, 0.012) * step(1 - u.abs(), 0.06), ball.clamp(max=1))
-    a = lay(a, 0.95 * bell(y - upper - 0.004, 0.014) * step(1.12 - u.abs(), 0.10), 0.04)
-    a = lay(a, 0.45 * bell(y - lower, 0.010) * step(1.0 - u.abs(), 0.10), 0.1 * c.tone)
-    a = lay(a, 0.35 * bell(y - upper - 0.055, 0.012) * step(1.0 - u.abs(), 0.3), 0.3 * c.tone)
+    a = lay(a, step(upper - y, 0.012) * step(y - lower, 0.012) * step(1 - u.abs(), 0.06) * face, ball.clamp(max=1))
+    a = lay(a, 0.95 * bell(y - upper - 0.004, 0.014) * step(1.12 - u.abs(), 0.10) * face, 0.04)
+    a = lay(a, 0.45 * bell(y - lower, 0.010) * step(1.0 - u.abs(), 0.10) * face, 0.1 * c.tone)
+    a = lay(a, 0.35 * bell(y - upper - 0.055, 0.012) * step(1.0 - u.abs(), 0.3) * face, 0.3 * c.tone)
     line = 0.225 + 0.010 * c.brow_ridge + 0.065 * c.brow_tilt * (ax - 0.25) - 0.9 * (ax - 0.29) ** 2
     brow = step(0.030 + 0.009 * c.brow_weight - (y - line).abs(), 0.022) * (0.80 + 0.08 * c.brow_weight)
-    return lay(a, brow * step(ax - 0.09, 0.05) * step(0.43 - ax, 0.06), 0.55 * c.hair)
+    return lay(a, brow * step(ax - 0.09, 0.05) * step(0.43 - ax, 0.06) * face, 0.55 * c.hair)
 
 
 # ---- from surface to cloud
-
-def even(fine, ends, gaps):
-    """Positions between ends that step at most fine along a surface whose samples lie gaps (K,) apart."""
-    way = torch.cat([gaps.new_zeros(1), gaps.cumsum(0)])
-    at = torch.linspace(0, float(way[-1]), int(way[-1] / fine) + 2)
-    i = torch.searchsorted(way, at, right=True).clamp(1, len(gaps)) - 1
-    part = ((at - way[i]) / gaps[i].clamp(min=1e-9)).clamp(0, 1)
-    return ends[0] + (ends[1] - ends[0]) * (i + part) / len(gaps)
-
-
-def crease(p, n, cells):
-    """How far the mean of a neighbourhood some cells wide lies above each point p (T, A, 3) with normal n."""
-    q, k = p.permute(2, 0, 1)[None], cells // 2
-    for _ in range(2):
-        q = F.avg_pool2d(F.pad(q, (k, k, 0, 0), "circular"), (1, 2 * k + 1), 1)
-        q = F.avg_pool2d(F.pad(q, (0, 0, k, k), "replicate"), (2 * k + 1, 1), 1)
-    return ((q[0].permute(1, 2, 0) - p) * n).sum(-1)
-
-
-def surface(draw, rows, columns, fine, outside):
-    """The surface draw(rows, columns) as points fine apart: (8, T, A), what Cloud.rows has before it is cut into tiles.
-
-    The columns close a circle; outside, +-1, says to which side the normals point. Below DETAIL the surface
-    is as good as flat between its samples: there it is interpolated.
-    """
-    p, _ = draw(torch.linspace(*rows, 150), torch.linspace(*columns, 150))
-    more = max(1, round(DETAIL / fine))
-    rows = even(more * fine, rows, (p[1:] - p[:-1]).norm(dim=-1).amax(1))
-    columns = even(more * fine, columns, (p[:, 1:] - p[:, :-1]).norm(dim=-1).amax(0))
-    p, albedo = draw(rows, columns)  # (T, A, 3), (T, A)
-    around = torch.gradient(torch.cat([p[:, -2:-1], p, p[:, 1:2]], 1), dim=1)[0][:, 1:-1]
-    n = F.normalize(outside * torch.linalg.cross(around, torch.gradient(p, dim=0)[0], dim=-1), dim=-1)
-    opening = (1 - 7 * crease(p, n, int(0.16 / (more * fine)))).clamp(0.35, 1.05)
-    field = torch.cat([p, n, albedo[..., None], opening[..., None]], -1).permute(2, 0, 1)
-    size = [(k - 1) * more + 1 for k in field.shape[1:]]
-    return F.interpolate(field[None], size, mode="bilinear", align_corners=True)[0] if more > 1 else field
-
 
 def mesh(c, distances):
     """The whole head as a Cloud for each of these distances: its points are at most so far apart."""
@@ -282,18 +279,3 @@ def mesh(c, distances):
     for part in parts:
         part[2] -= PIVOT
     return [tiles([part[:, ::k, ::k] for part in parts]) for k in (int(distance / fine) for distance in distances)]
-
-
-def tiles(surfaces):
-    """The Cloud of surfaces (8, T, A), cut into tiles; those at their ends repeat their edge."""
-    cut = []
-    for field in surfaces:
-        beyond = [-k % TILE for k in field.shape[1:]]
-        field = F.pad(field[None], (0, beyond[1], 0, beyond[0]), mode="replicate")[0]
-        cut.append(field.unflatten(2, (-1, TILE)).unflatten(1, (-1, TILE)).transpose(2, 3).flatten(3).flatten(1, 2))
-    field = torch.cat(cut, 1)  # (8, K, TILE * TILE)
-    middle, axis = field[:3].mean(2), field[3:6].mean(2)
-    reach = (field[:3] - middle[:, :, None]).square_().sum(0).amax(1).sqrt_()  # as norm, which is fifty times slower
-    bend = (field[3:6] - axis[:, :, None]).square_().sum(0).amax(1).sqrt_()
-    order = torch.arange(field[0].numel(), dtype=torch.float64, device=field.device)
-    return Cloud(field.flatten(1).T.contiguous(), field[:3].contiguous(), middle, reach, axis, bend, order)

@@ -68,7 +68,7 @@ function tasks(all) {
     if (now && was[name] === false) done(name);
     was[name] = now;
   };
-  return { element: h("div", { class: "tasks" }, h("h4", {}, "Try"), h("ul", {}, ...Object.values(rows))), done, watch };
+  return { element: h("div", { class: "tasks" }, h("p", { class: "head" }, "Try"), h("ul", {}, ...Object.values(rows))), done, watch };
 }
 
 // { need(name): an asset, ask(question): a kernel's answer, with its buffers }. bytes: of the asset, tell(share): how much has come

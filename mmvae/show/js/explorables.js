@@ -31,7 +31,7 @@ function spread(labels, width) {  // labels, each inside the plot, and above wha
 }
 
 const table = (columns, rows) =>  // a row: its colour, its head, its cells
-  `<thead><tr>${columns.map((text) => `<th scope="col">${text}</th>`).join("")}</tr></thead><tbody>` +
+  `<thead><tr>${columns.map((text) => (text ? `<th scope="col">${text}</th>` : "<td></td>")).join("")}</tr></thead><tbody>` +
   rows.map(([colour, head, ...cells]) => `<tr ${worn(colour)}><th scope="row">${head}</th>` +
     cells.map((text) => `<td>${text}</td>`).join("") + "</tr>").join("") + "</tbody>";
 

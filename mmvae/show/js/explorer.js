@@ -56,7 +56,7 @@ async function render({ model, el }) {
     far, changed: (m, numbers) => { mine = { m, numbers }; touched({ own: m }); if (get("pair") === OWN) again(); else put({ pair: OWN }); } }) : null;
   const mineButton = own && button("your own picture", () => { if (get("pair") !== OWN) own.open().catch(failed); }, { "data-own": "" });
   const why = h("p", { class: "why" }), latents = h("div"), alone = still.map((name) => `${models[name].label}: ${models[name].live}`);
-  const sees = h("h4"), makes = h("h4"), says = h("p", { class: "words", role: "status" }), progress = h("progress", { max: 1, "aria-label": "loading", hidden: "" });
+  const sees = h("p", { class: "head" }), makes = h("p", { class: "head" }), says = h("p", { class: "words", role: "status" }), progress = h("progress", { max: 1, "aria-label": "loading", hidden: "" });
   const two = ms.length > 1 && dims().some(([b]) => all.includes(b)), most = places.length && Object.values(models).some(({ known }) => known[places[0]]);
   const ideas = [two && ["one", "Find a latent that changes one picture, and leaves every pixel of the other."], all.length > 1 && able("") &&
       ["hide", "Take a picture away, and see what is imagined in its place."], most && ["far", "Draw something that the model rebuilds worse than any picture here."],

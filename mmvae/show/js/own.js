@@ -41,7 +41,7 @@ function drawing({ places, views, given, changed, x, far }) {
   const crops = Object.keys(where).map((name) => dial(name, { min: name === "zoom" ? 1 : -1, max: name === "zoom" ? 4 : 1, step: 0.05, value: where[name],
     text: (v) => (name === "zoom" ? `${v.toFixed(2)}\u00d7` : signed(v)) }, (v) => { where[name] = v; crop(); }));
   const frame_ = h("div", { hidden: "" }, ...crops.map((row) => row.element)), button = (name, onclick) => h("button", { type: "button", onclick }, name);
-  const element = h("div", { class: "own", hidden: "" }, h("h4", {}, "Your own"), pad, far, note,
+  const element = h("div", { class: "own", hidden: "" }, h("p", { class: "head" }, "Your own"), pad, far, note,
     h("div", { class: "bar" }, ...(places.length > 1 ? picks : []), h("label", { class: "load" }, "load a picture", picker),
       button("the given one", () => open()), button("empty", () => fill(values.map(() => of().low)))),
     ...pens.map((row) => row.element), frame_);
