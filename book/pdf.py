@@ -118,7 +118,6 @@ def whole(html):
     styles = [str(tag) for tag in first.select("link[rel=stylesheet]")]
     deep = BeautifulSoup((html / f"{entries[1]}.html").read_text(encoding="utf-8"), "html.parser")
     maths = [str(tag) for tag in deep.select("script") if "MathJax" in tag.text or "tex-chtml" in tag.get("src", "")]
-    maths = [re.sub(r'"loader": \{[^}]*\}, ', "", tag) for tag in maths]  # not when they come near a window: all of them
     head = "".join(re.sub(r'(href|src)="(?:\.\./)*', r'\1="/', tag) for tag in [*styles, *maths])
     front = (f'<section id="front"><img src="/{config()["html"]["favicon"].replace("book/", "")}" alt="">'
              f"<h1>{config()['title']}</h1><p>{config()['author']}</p><p>version {version('mmvae')}</p>"

@@ -1,9 +1,9 @@
 """Pages without what they load and do not use: seconds, on a phone's network. And with the names that a screen reader reads.
 
 The theme brings Font Awesome twice, as fonts, which draw every icon, and as a script, and all of its two thousand icons; it
-has every page wait for the index of the search, which the page of the search alone reads. Sphinx brings MathJax to pages without
-a formula; sphinx-thebe, which is switched off, declares the same constant twice, an error on every page; sphinx-tippy brings
-its scripts to pages without a hover, and names a page's file of hovers at random.
+has every page wait for the index of the search, which the page of the search alone reads. Sphinx brings MathJax to pages
+without a formula; sphinx-thebe, which is switched off, declares the same constant twice, an error on every page;
+sphinx-tippy brings its scripts to pages without a hover, and names a page's file of hovers at random.
 """
 import hashlib
 import io
@@ -25,6 +25,7 @@ NAMES = ((r'<summary(?=><span class="toctree-toggle")', '<summary aria-label="Se
          (r'(<summary) aria-label="Toggle hidden content"', r"\1"),  # its own words say which, and what
          (r'(<button class="btn search-button-field[^>]*?) aria-label="Search"', r"\1"),
          (r'(<div id="pst-primary-sidebar")(?! role)', r'\1 role="navigation" aria-label="The book"'),
+         (r'(<div class="citation" id="[^"]*") role="doc-biblioentry"', r"\1"),  # of a list that the theme does not name
          (r"<th\b[^>]*>\s*</th>", "<td></td>"))
 
 

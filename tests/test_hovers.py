@@ -1,4 +1,4 @@
-"""Hovers: a chapter's terms are linked where they first occur; a hover comes and goes as it should, and loads nothing from outside."""
+"""What lies over the pages: terms linked where they first occur, hovers, boxes that scroll sideways, names, icons."""
 import json
 import re
 import sys
@@ -12,7 +12,7 @@ from browser import browser, needs_chromium, opened
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "book"), str(ROOT / "book/ext")]
 import slim  # noqa: E402
-import terms  # noqa: E402
+import mentions  # noqa: E402
 
 STATIC = ROOT / "book/_static"
 GLOSSARY = re.findall(r"^(\S.*)\n  \S", (ROOT / "book/notation.md").read_text().partition("```{glossary}")[2], re.M)
@@ -22,17 +22,17 @@ CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())["sphinx"]
 # ---- terms
 
 def test_the_first_mention_of_a_term_is_found_in_whatever_form_and_the_longest_term_wins():
-    found, linked = terms.pattern(GLOSSARY), set()
+    found, linked = mentions.pattern(GLOSSARY), set()
     text = "Experts? Products of\nexperts, an ELBO in nats; modalities, MIG. Two experts, native, non-private, ELBO."
-    assert [(text[a:b], term) for a, b, term in terms.hits(text, found, linked)] == [
+    assert [(text[a:b], term) for a, b, term in mentions.hits(text, found, linked)] == [
         ("Experts", "expert"), ("Products of\nexperts", "product of experts"), ("ELBO", "ELBO"), ("nats", "nat"),
         ("modalities", "modality"), ("MIG", "mutual information gap (MIG)")]
-    assert terms.hits("An expert; an aggregate posterior, a posterior.", found, linked) == [
+    assert mentions.hits("An expert; an aggregate posterior, a posterior.", found, linked) == [
         (14, 33, "aggregate posterior"), (37, 46, "posterior")]
 
 
 def test_everyday_words_are_terms_of_the_glossary():
-    assert terms.EVERYDAY < set(GLOSSARY) and len(GLOSSARY) >= 35
+    assert mentions.EVERYDAY < set(GLOSSARY) and len(GLOSSARY) >= 35
 
 
 # ---- files
@@ -67,7 +67,8 @@ SCRIPTS = ('<script defer="defer" src="../_static/popper.min.js?v=1"></script>\n
 @pytest.mark.parametrize("said, hovers, mathjax", [("", 0, 0), ('{"a": "words"}', 1, 0),
                                                    ('{"a": "<span class=\\"math notranslate\\">"}', 1, 1)])
 def test_a_page_has_the_scripts_of_its_hovers_and_no_others(tmp_path, said, hovers, mathjax):
-    for page in ("_static/tippy/notebooks/a.01234567-89ab-4cde-8f01-23456789abcd.js", "notebooks/a.html", "tippy_wiki_cache.json"):
+    tips = "_static/tippy/notebooks/a.01234567-89ab-4cde-8f01-23456789abcd.js"
+    for page in (tips, "notebooks/a.html", "tippy_wiki_cache.json"):
         (tmp_path / page).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / page).write_text(said if "_static" in page else f"{SCRIPTS}<p>words" if "html" in page else "{}")
     slim.slim_pages(tmp_path)
@@ -81,12 +82,15 @@ def test_a_page_has_the_scripts_of_its_hovers_and_no_others(tmp_path, said, hove
 
 # ---- in a browser
 
-TIPS = {'a[href="#term-x"]': '<dt id="term-x">block<a class="headerlink" href="#term-x">¶</a></dt><dd><p>A group of latents.</p></dd>',
+TIPS = {'a[href="#term-x"]': '<dt id="term-x">block<a class="headerlink" href="#term-x">¶</a></dt>'
+                             '<dd><p>A group of latents.</p></dd>',
         'a[href="#cite-y"]': '<div class="citation" id="cite-y"><span class="label">[1]</span><p>A paper of 2018.</p></div>'}
-PAGE = """<!doctype html><html lang=en data-theme={theme}><meta charset=utf-8><meta name=viewport content="width=device-width">
-<link rel=stylesheet href="{static}/book.css"><style>:root {{ --pst-color-surface: {ground}; --pst-color-text-base: {text} }}</style>
+PAGE = """<!doctype html><html lang=en data-theme={theme}><meta charset=utf-8>
+<meta name=viewport content="width=device-width"><link rel=stylesheet href="{static}/book.css">
+<style>:root {{ --pst-color-surface: {ground}; --pst-color-text-base: {text} }}</style>
 <body style="background:{ground};color:{text}"><article class="bd-article bd-content"><p style="margin-top:300px">
-<a id=first href="#term-x"><span class="xref std std-term">block</span></a>, then <a id=second href="#cite-y">Wu (2018)</a></p>
+<a id=first href="#term-x"><span class="xref std std-term">block</span></a>, then
+<a id=second href="#cite-y">Wu (2018)</a></p>
 <div class="mmvae-widget"><input type=range id=slider></div></article>
 {scripts}<script>for (const [where, html] of Object.entries({tips})) for (const link of document.querySelectorAll(where))
     tippy(link, {{ content: html, allowHTML: true, {props} }})</script>"""
@@ -115,7 +119,8 @@ def test_a_hover_by_mouse_and_by_keyboard(tmp_path, theme, width):
         tab.wait_for_selector(".tippy-box[data-state=visible]")
         box, = tab.evaluate(BOX)
         slider = tab.evaluate("document.querySelector('#slider').getBoundingClientRect().toJSON()")
-        assert 0 <= box["left"] and box["right"] <= width and not (box["bottom"] > slider["top"] and box["top"] < slider["bottom"])
+        assert 0 <= box["left"] and box["right"] <= width
+        assert box["bottom"] <= slider["top"] or box["top"] >= slider["bottom"]
         tip = tab.query_selector(".tippy-content")
         assert tip.inner_text().split() == "block A group of latents.".split()
         assert not tip.query_selector("[id], .headerlink") and tip.query_selector("dl > dt + dd")
@@ -128,7 +133,7 @@ def test_a_hover_by_mouse_and_by_keyboard(tmp_path, theme, width):
         tab.focus("#second")
         tab.wait_for_selector(".tippy-box[data-state=visible]")
         tip = tab.query_selector(".tippy-content")
-        assert tip.inner_text() == "A paper of 2018."  # without its number, which the book's pages do not use
+        assert tip.inner_text().strip() == "A paper of 2018."  # without its number, which the book's pages do not use
         described = tab.get_attribute("#second", "aria-describedby")
         assert tab.query_selector(f"#{described} .tippy-content") and tab.get_attribute("#second", "aria-expanded") is None
         ground, text = tip.evaluate("(e) => [getComputedStyle(e.parentElement).backgroundColor, getComputedStyle(e).color]")
@@ -153,3 +158,68 @@ def test_the_first_tap_shows_and_the_second_follows(tmp_path):
         tab.tap("#second")
         tab.wait_for_timeout(300)
         assert tab.url.endswith("#cite-y")
+
+
+# ---- what is wider than the page
+
+WIDE = """<!doctype html><html lang=en><link rel=stylesheet href="{static}/book.css">
+<article class="bd-article bd-content" style="width:300px">
+<pre id=long style="overflow:auto">{long}</pre><pre id=short style="overflow:auto">short</pre></article>
+<script src="{static}/wide.js"></script>"""
+
+
+@needs_chromium
+def test_what_scrolls_sideways_says_so_and_is_reached_by_keyboard(tmp_path):
+    path = tmp_path / "index.html"
+    path.write_text(WIDE.format(static=STATIC.as_uri(), long="word " * 40))
+    with browser() as running:
+        tab = opened(running, path, alive=False)
+        tab.wait_for_selector("#long.wide")
+        assert tab.evaluate("['long', 'short'].map((id) => document.getElementById(id).tabIndex)") == [0, -1]
+        assert "linear-gradient" in tab.evaluate("getComputedStyle(document.querySelector('#long')).maskImage")
+        tab.evaluate("document.querySelector('#long').scrollLeft = 1e6")
+        tab.wait_for_selector("#long.at-end")
+        assert tab.evaluate("getComputedStyle(document.querySelector('#long')).maskImage") == "none" and not tab.errors
+
+
+# ---- the names that are read aloud, and the icons
+
+def test_parts_and_controls_of_the_theme_have_names():
+    before = ('<summary><span class="toctree-toggle"></span></summary>'
+              '<summary aria-label="Toggle hidden content">Show</summary>'
+              '<button class="btn search-button-field pst-js-only" title="Search" aria-label="Search">Search Ctrl+K</button>'
+              '<div id="pst-primary-sidebar" class="a"><table><tr><th scope="col"></th><th>a</th></tr></table>')
+    after = slim.named(before)
+    assert after == slim.named(after) == (
+        '<summary aria-label="Sections"><span class="toctree-toggle"></span></summary><summary>Show</summary>'
+        '<button class="btn search-button-field pst-js-only" title="Search">Search Ctrl+K</button>'
+        '<div id="pst-primary-sidebar" role="navigation" aria-label="The book" class="a">'
+        '<table><tr><td></td><th>a</th></tr></table>')
+
+
+def test_scripts_that_draw_nothing_let_the_page_come_first():
+    scripts = ('<script src="_static/doctools.js?v=1"></script>\n<script src="_static/documentation_options.js"></script>\n'
+               '<script src="_static/searchtools.js"></script>\n<script src="searchindex.js"></script>\n')
+    assert slim.slim(scripts) == ('<script defer="defer" src="_static/doctools.js?v=1"></script>\n'
+                                  '<script src="_static/documentation_options.js"></script>\n')
+    assert slim.slim(slim.slim(scripts)) == slim.slim(scripts)
+    assert slim.slim(f'{scripts}<div id="search-results">') == f'{scripts}<div id="search-results">'
+
+
+def test_of_the_icons_those_that_are_used_are_shipped(tmp_path):
+    from fontTools.ttLib import TTFont
+    theme = Path(__import__("pydata_sphinx_theme").__file__).parent / "theme/pydata_sphinx_theme/static"
+    fonts = tmp_path / "_static/vendor/fontawesome/webfonts"
+    fonts.mkdir(parents=True)
+    (tmp_path / "_static/styles").mkdir()
+    for path in (theme / "vendor/fontawesome/webfonts").glob("fa-*"):
+        (fonts / path.name).write_bytes(path.read_bytes())
+    sheet = tmp_path / "_static/styles/pydata-sphinx-theme.css"
+    sheet.write_text((theme / "styles/pydata-sphinx-theme.css").read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "_static/book.css").write_text('.goals::after { content: "\\f140"; }')
+    slim.icons(tmp_path, ['<i class="fa-solid fa-bars"></i><i class="fa-brands fa-github"></i>'])
+    assert {path.name for path in fonts.iterdir()} == {f"fa-{n}.woff" for n in ("brands-400", "regular-400", "solid-900")}
+    drawn = {path.stem: set(TTFont(path).getBestCmap() or ()) for path in fonts.iterdir()}
+    assert {0xF0C9, 0xF140} <= drawn["fa-solid-900"] and 0xF09B in drawn["fa-brands-400"]
+    assert sum(path.stat().st_size for path in fonts.iterdir()) < 20_000 and ".woff2" not in sheet.read_text(encoding="utf-8")
+    assert re.search(r'fa-solid-900\.woff\) format\("woff"\)', sheet.read_text(encoding="utf-8"))

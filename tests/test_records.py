@@ -1,5 +1,5 @@
-"""Every JSON record that is read, though rightly signed: a value of another kind at any place, a key more or less, a number that
-is none or a key that is there twice ends in one sentence that names the file."""
+"""Every JSON record that is read, though rightly signed: a value of another kind at any place, a key more or less, a number
+that is none or a key that is there twice ends in one sentence that names the file."""
 import json
 import math
 import shutil

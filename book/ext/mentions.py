@@ -39,7 +39,7 @@ def hits(text: str, found: tuple[re.Pattern, dict], linked: set) -> list:
 
 
 class First(SphinxPostTransform):
-    """In the chapters: links at first mentions. A term linked by hand before its first mention in plain words needs no second."""
+    """In the chapters: links at first mentions. A term linked by hand before its first mention in words needs no second."""
 
     default_priority = 410
 
