@@ -43,8 +43,7 @@ def main(argv: list[str] | None = None):
     torch.set_num_threads(1)
     settings = {"size": args.size, "batch": args.batch, "rounds": args.rounds, "steps a turn": args.steps}
     found = steps(args.size, args.batch, args.rounds, args.steps)
-    record = {"machine": measure.machine(), "settings": settings} | found
-    measure.save("steps", record | {"digest": weights.digest_of(record)}, args.out)
+    measure.save("steps", weights.seal({"machine": measure.machine(), "settings": settings} | found), args.out)
 
 
 if __name__ == "__main__":

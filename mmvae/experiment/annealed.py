@@ -7,8 +7,6 @@ One pair of each of some people who are held out, the same for all models. The r
 "I+T": {"annealed", "plain": log p, nats, a number a row, "annealed.ess", "plain.ess": effective sample sizes}}}}, and
 "digest", of all these.
 """
-import argparse
-import json
 import time
 from functools import cache
 from pathlib import Path
@@ -22,7 +20,6 @@ from ..data import Rows
 from ..faces import Pairs
 from ..models import MultiModalVAE
 from ..observed import joined
-from ..train import write_atomically
 from . import weights
 
 FILE = weights.FOLDER / "annealed.json"
@@ -30,7 +27,8 @@ COMMAND = "python -m mmvae.experiment.annealed"
 COUNT = range(1, 1_000_000)
 NUMBERS = {"annealed": [float], "annealed.ess": [float], "plain": [float], "plain.ess": [float]}
 FORM = {"settings": {"people": COUNT, "samples": COUNT, "steps": COUNT, "chains": COUNT, "seed": range(0, 1_000_000)},
-        "versions": {str: str}, "seconds": float, "models": {str: {"sha256": str, "subsets": {str: NUMBERS}}}, "digest": str}
+        "versions": {str: str}, "seconds": strict.number(0), "digest": str,
+        "models": dict.fromkeys(weights.RECIPES, {"sha256": str, "subsets": {str: NUMBERS}})}
 
 
 def measure(model: MultiModalVAE, x: dict[str, Tensor], samples: int, steps: int, chains: int, seed: int = 0) -> dict:
@@ -57,12 +55,7 @@ def a_pair_each(rows: Rows, people: int, seed: int = 0) -> dict[str, Tensor]:
 @cache
 def record(path: Path = FILE) -> dict:
     """The record of the published models. Raises FileNotFoundError, or ValueError for a damaged one."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; `{COMMAND}` measures and writes it")
-    try:
-        return weights.sealed(strict.check(strict.loads(strict.read(path, weights.LIMIT)), FORM))
-    except ValueError as error:
-        raise ValueError(f"{path}: found a damaged record ({error}), expected what `{COMMAND}` writes") from error
+    return weights.read_record(path, FORM, COMMAND)
 
 
 def publish(rows: Rows, people: int, samples: int, steps: int, chains: int, seed: int = 0, path: Path = FILE) -> dict:
@@ -72,11 +65,8 @@ def publish(rows: Rows, people: int, samples: int, steps: int, chains: int, seed
     for name in tqdm(weights.RECIPES, unit="model"):
         numbers = measure(weights.load(name), x, samples, steps, chains, seed)
         found[name] = {"sha256": weights.info(name)["sha256"], "subsets": numbers}
-    stored = strict.loads(json.dumps({"settings": asked, "versions": checkpoint.versions(), "models": found,
-                                      "seconds": round(time.process_time() - started, 1)}))
-    stored["digest"] = weights.digest_of(stored)
-    write_atomically(path, weights.text_of(stored).encode())
-    return stored
+    return weights.write_record(path, {"settings": asked, "versions": checkpoint.versions(), "models": found,
+                                       "seconds": round(time.process_time() - started, 1)})
 
 
 def main(argv: list[str] | None = None):

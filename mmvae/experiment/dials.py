@@ -143,11 +143,9 @@ def publish(folder: str | Path = FOLDER, run_dir: str | Path | None = None, **ch
     record = {"settings": of, "data": pairs.fingerprint, "versions": versions(pairs.device), "seconds": round(seconds, 1),
               "does": found, "names": names(found), "start": start(model, pairs), "bytes": len(content),
               "sha256": hashlib.sha256(content).hexdigest()}
-    record["digest"] = weights.digest_of(record)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "dials.safetensors", content)
-    write_atomically(folder / "dials.json", weights.text_of(record).encode())
-    return record
+    return weights.write_record(folder / "dials.json", record)
 
 
 def load(folder: str | Path = FOLDER) -> tuple[PoEVAE, dict]:
@@ -156,11 +154,7 @@ def load(folder: str | Path = FOLDER) -> tuple[PoEVAE, dict]:
     Raises FileNotFoundError, or ValueError that names the file, what was found and what was expected.
     """
     paths = [Path(folder) / f"dials.{end}" for end in ("json", "safetensors")]
-    try:
-        record = weights.sealed(strict.check(strict.loads(strict.read(paths[0], weights.LIMIT)), FORM))
-    except ValueError as error:
-        raise ValueError(f"{paths[0]}: found a damaged record ({error}), expected what `python -m mmvae.experiment.dials` "
-                         "writes") from error
+    record = weights.read_record(paths[0], FORM, "python -m mmvae.experiment.dials")
     content = strict.read(paths[1], weights.LIMIT)
     if (found := hashlib.sha256(content).hexdigest()) != record["sha256"]:
         raise ValueError(f"{paths[1]}: found {len(content):,} bytes with SHA-256 {found}, expected {record['bytes']:,} bytes "

@@ -67,14 +67,12 @@ def placed(run: dict) -> dict | None:
 
 def timed() -> dict:
     """What `benchmarks/steps.py` measured, as it says at its top. Raises ValueError for a damaged file, OSError for none."""
-    path = weights.FOLDER / "steps.json"
-    try:
-        found = weights.sealed(strict.check(strict.loads(strict.read(path, weights.LIMIT)), STEPS))
-        if len({len(of) for of in found["seconds"].values()}) > 1:
-            raise ValueError("seconds: found lists of several lengths, expected a number a round for each model")
-    except ValueError as e:
-        raise ValueError(f"{path}: found a damaged file ({e}), expected what `python benchmarks/steps.py` writes") from e
-    return found
+    return weights.read_record(weights.FOLDER / "steps.json", STEPS, "python benchmarks/steps.py", _rounds)
+
+
+def _rounds(record: dict):
+    if len({len(of) for of in record["seconds"].values()}) > 1:
+        raise ValueError("seconds: found lists of several lengths, expected a number a round for each model")
 
 
 def steps() -> dict[str, float]:

@@ -9,7 +9,6 @@ the half of one that chapter 2 begins with, and "digest", of all these.
 """
 import argparse
 import hashlib
-import json
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from ..data import Rows
 from ..faces import FACTORS, Pairs
 from ..models import MultiModalVAE, VanillaVAE
 from ..nets import images
-from ..train import write_atomically
 from . import weights
 
 FILE = weights.FOLDER / "roles.json"
@@ -58,13 +56,7 @@ def _word(of: dict[str, float]) -> str:
 @cache
 def record(path: Path = FILE) -> dict:
     """The record of the published models. Raises FileNotFoundError, or ValueError for a damaged one."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; `python -m mmvae.experiment.roles` measures and writes it")
-    try:
-        return weights.sealed(strict.check(strict.loads(strict.read(path, weights.LIMIT)), FORM))
-    except ValueError as error:
-        raise ValueError(f"{path}: found a damaged record ({error}), expected what `python -m mmvae.experiment.roles` "
-                         "writes") from error
+    return weights.read_record(path, FORM, "python -m mmvae.experiment.roles")
 
 
 def published(model: MultiModalVAE) -> dict[str, list[float]] | None:
@@ -94,10 +86,7 @@ def publish(rows: Rows, n: int = 4096, path: Path = FILE) -> dict:
     models = {name: weights.load(name, device=rows.device) for name in weights.RECIPES}
     for name, model in (models | {HALF: half(models[HALF.partition(",")[0]])}).items():
         found["models"][name] = {"sha256": _digest(model), "shares": measure(model, rows, n)}
-    found = strict.loads(json.dumps(found))
-    found["digest"] = weights.digest_of(found)
-    write_atomically(path, weights.text_of(found).encode())
-    return found
+    return weights.write_record(path, found)
 
 
 def main(argv: list[str] | None = None):

@@ -15,6 +15,7 @@ held out), "behaviour" and "measured" (what the code of its training, and of the
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -52,14 +53,36 @@ def info(name: str) -> dict:
     if name not in RECIPES:
         raise ValueError(f'name: found "{name}", expected one of {", ".join(RECIPES)}')
     path = _existing(FOLDER / f"{name}.json")
-    try:
-        record = sealed(strict.check(strict.loads(strict.read(path, LIMIT)), FORM))
-        recipe = Recipe(**record["settings"])
-    except ValueError as e:
-        raise ValueError(f"{path}: found a damaged record ({e}), expected what `{COMMAND} {name}` writes") from e
-    if name != (found := named(recipe)):
+    record = read_record(path, FORM, f"{COMMAND} {name}", lambda record: Recipe(**record["settings"]))
+    if name != (found := named(Recipe(**record["settings"]))):
         raise ValueError(f'{path}: found the record of "{found}", expected that of "{name}"')
     return record
+
+
+def read_record(path: Path, form: dict, command: str, sound: Callable[[dict], object] = lambda record: None) -> dict:
+    """A record of this form, in a file that `write_record` has written and `command` writes anew. sound: raises ValueError
+    for what else is wrong with it. Raises FileNotFoundError, or ValueError for a damaged one."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; `{command}` measures and writes it")
+    try:
+        record = sealed(strict.check(strict.loads(strict.read(path, LIMIT)), form))
+        sound(record)
+    except ValueError as error:
+        raise ValueError(f"{path}: found a damaged record ({error}), expected what `{command}` writes") from error
+    return record
+
+
+def write_record(path: Path, record: dict) -> dict:
+    """Write a record with its digest; returns it as the file has it."""
+    record = seal(record)
+    write_atomically(path, text_of(record).encode())
+    return record
+
+
+def seal(record: dict) -> dict:
+    """A record as a file gives it back, with its "digest". Raises ValueError for a number that is not finite."""
+    record = strict.loads(json.dumps(record))
+    return record | {"digest": digest_of(record)}
 
 
 def digest_of(record: dict) -> str:
@@ -164,8 +187,7 @@ def publish(run_dir: str | Path, train, test, n: int = 4096, folder: str | Path 
         "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     name = named(recipe)
     folder.mkdir(parents=True, exist_ok=True)
-    record = strict.loads(json.dumps(record))
-    record["digest"] = digest_of(record)
+    record = seal(record)
     for path in (folder / f"{name}.safetensors", folder / f"{name}.json"):
         tidy(path)  # what one left that was killed while it wrote
     write_atomically(folder / f"{name}.safetensors", content)

@@ -24,7 +24,7 @@ JS = Path(__file__).parent / "js"
 SCRIPTS = {k: f"common draw {v}".split() for k, v in {
     "explorer": "nets told own explorer", "dials": "nets dials", "explorables": "explorables pools spare trials"}.items()}
 MODULES = {"explorer": "explorer", "dials": "dials"} | dict.fromkeys(("faces", "experts", "rate", "pools", "spare", "trials"),
-                                                                        "explorables")
+                                                                    "explorables")
 # Before a script runs: the still and the sliders lie one over the other, in a space that is kept for both, so nothing jumps.
 SPACE = ("<style>.mmvae-widget{container-type:inline-size}"
          ".mmvae-space{display:grid;align-items:start;min-height:var(--narrow,0)}"

@@ -42,6 +42,13 @@ class Explorable(Widget):
         self.observe(lambda _: self.tell(callback, {name: getattr(self, name) for name in names}), names)
 
 
+def within(name: str, value: float, low: float, high: float) -> float:
+    """The value, if it lies there; else ValueError."""
+    if not low <= value <= high:
+        raise ValueError(f"{name}: found {value}, expected a number from {low:g} to {high:g}")
+    return value
+
+
 # Experts
 
 class Experts(Explorable):

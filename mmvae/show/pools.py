@@ -15,7 +15,7 @@ from torch import Tensor
 from ..gaussian import Gaussian
 from ..pooling import consensus_of_experts
 from .charts import STYLE, figure
-from .explorables import Explorable, density
+from .explorables import Explorable, density, within
 from .labels import GREY, colours
 from .picture import Picture
 from .views import inks
@@ -56,10 +56,7 @@ def _two(values: dict, like: dict | None = None) -> dict[str, list[float]]:
 
 
 def _within(name: str, value: float) -> float:
-    most = 1.0 if name == "alpha" else 0.95
-    if not 0 <= value <= most:
-        raise ValueError(f"{name}: found {value}, expected a number from 0 to {most:g}")
-    return value
+    return within(name, value, 0, 1.0 if name == "alpha" else 0.95)
 
 
 def power_mean(values: dict[str, Sequence[float]], alpha: float) -> tuple[Tensor, Tensor]:

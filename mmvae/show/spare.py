@@ -10,7 +10,7 @@ import traitlets as t
 from matplotlib.figure import Figure
 
 from .charts import STYLE, figure
-from .explorables import Explorable
+from .explorables import Explorable, within
 from .labels import GREY, colours
 from .picture import Picture
 from .views import inks
@@ -35,10 +35,7 @@ class Spare(Explorable):
 
 
 def _within(name: str, value: float) -> float:
-    low, high = MOST[name]
-    if not low <= value <= high:
-        raise ValueError(f"{name}: found {value}, expected a number from {low:g} to {high:g}")
-    return value
+    return within(name, value, *MOST[name])
 
 
 def summary(angle: float, sharpness: float = 4.0, weight: float = 0.0, diagonal: bool = False) -> dict[str, float]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from ..evaluate.intervals import wilson
 from .charts import STYLE, figure
-from .explorables import Explorable
+from .explorables import Explorable, within
 from .labels import GREY
 from .picture import Picture
 from .views import inks
@@ -40,9 +40,7 @@ class Trials(Explorable):
 
 
 def _share(value: float) -> float:
-    if not 0 <= value <= 1:
-        raise ValueError(f"share: found {value}, expected a number from 0 to 1")
-    return value
+    return within("share", value, 0, 1)
 
 
 def _whole(name: str, value: int) -> int:
