@@ -15,7 +15,7 @@ INSTALL = $(PY) -m pip install --disable-pip-version-check
 endif
 
 .PHONY: help env book site site-smoke execute test serve gpu publish results repo clean
-.PHONY: fuzz lab ci quick floors links lint dist tagged pages colab
+.PHONY: fuzz lab ci quick floors links lint dist tagged pages colab accessible
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -109,6 +109,13 @@ lint: $(TOOLS)/.made ## the workflows: against their schema, and for what makes 
 
 links: ## are the addresses outside, in every page, still there? (needs the network)
 	@$(PYTHON) book/links.py
+
+AXE = _build/axe/node_modules/axe-core/axe.min.js
+$(AXE):
+	@npm install --silent --prefix _build/axe axe-core
+
+accessible: $(AXE) ## every page of the built site under axe, in both themes, wide and on a phone (npm fetches axe)
+	@$(PY) book/accessible.py --profile $(PROFILE)
 
 dist: $(TOOLS)/.made ## wheel and source in dist/, installed in a bare environment, and a model asked there (TAG=v0.2.0: of that version)
 	@$(PYTHON) book/release.py version $(TAG)

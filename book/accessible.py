@@ -2,8 +2,8 @@
 
 python book/accessible.py [--profile cpu] [PAGE ...]      exits 1 and lists what axe found
 
-axe-core comes from npm, once, into _build/axe: `npm install --prefix _build/axe axe-core`. Chromium is the system's. This is no
-part of `make ci`, which asks for nothing from outside.
+`make accessible` fetches axe-core from npm, once, into _build/axe. Chromium is the system's. This is no part of `make ci`, which
+asks for nothing from outside.
 """
 import argparse
 import sys
@@ -38,7 +38,7 @@ def main():
     parser.add_argument("pages", nargs="*", metavar="PAGE", help="names as in _toc.yml; all where none is named")
     parser.add_argument("--profile", default="cpu")
     args = parser.parse_args()
-    for path, how in ((AXE, "npm install --prefix _build/axe axe-core"), (html_dir(args.profile) / "index.html", "make book")):
+    for path, how in ((AXE, "make accessible"), (html_dir(args.profile) / "index.html", "make book")):
         if not path.exists():
             sys.exit(f"{path.relative_to(ROOT)}: not there; make it with: {how}")
     if not CHROMIUM:

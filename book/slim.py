@@ -25,7 +25,7 @@ NAMES = ((r'<summary(?=><span class="toctree-toggle")', '<summary aria-label="Se
          (r'(<summary) aria-label="Toggle hidden content"', r"\1"),  # its own words say which, and what
          (r'(<button class="btn search-button-field[^>]*?) aria-label="Search"', r"\1"),
          (r'(<div id="pst-primary-sidebar")(?! role)', r'\1 role="navigation" aria-label="The book"'),
-         (r'(<div class="citation" id="[^"]*") role="doc-biblioentry"', r"\1"),  # of a list that the theme does not name
+         (r'(<div class="citation" id="[^"]*" role=)"doc-biblioentry"', r'\1"listitem"'),  # of what is a list
          (r"<th\b[^>]*>\s*</th>", "<td></td>"))
 
 

@@ -8,6 +8,7 @@ import mmvae
 import tiny
 import worlds
 from mmvae.data import Rows
+from mmvae.incomplete import Incomplete
 from mmvae.lazy import LazyRows
 from tiny import same, weights
 
@@ -227,3 +228,40 @@ def test_rows_that_a_model_cannot_infer_from_are_refused_before_anything_is_writ
     with pytest.raises(ValueError, match="VanillaVAE has no posterior of fewer"):
         mmvae.fit(mmvae.VanillaVAE(MODALITIES), rows, tmp_path / "run", batch=4, progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_rows_that_lose_some_modalities_lose_the_same_ones_each_time():
+    n = 3000
+    whole = Rows({m: torch.randn(n, 2) for m in "abc"}, present={"c": torch.arange(n) % 5 > 0}, factors={"k": torch.arange(n)})
+    rows, index = Incomplete(whole, 0.4, seed=3), torch.randperm(n)
+    x, present = rows.batch(index)
+    assert same(x, whole.batch(index)[0]) and rows.factors_at(index)["k"].equal(index) and len(rows) == n
+    there = torch.stack(list(present.values()))[:, index.argsort()]
+    for i in range(n):  # by hand: as it was, or one alone that was observed
+        before = torch.tensor([True, True, i % 5 > 0])
+        assert there[:, i].equal(before) or there[:, i].sum() == 1 and (there[:, i] <= before).all()
+    lost = (there.sum(0) == 1)[torch.arange(n) % 5 > 0]
+    assert abs(lost.float().mean() - 0.4) < 0.03
+    assert (there[:, there.sum(0) == 1].float().mean(1) > 0.25).all()  # each is kept as often
+    again = Incomplete(whole, 0.4, seed=3)
+    assert same(again.batch(torch.arange(9))[1], rows.batch(torch.arange(9))[1]) and again.fingerprint == rows.fingerprint
+    assert len({rows.fingerprint, whole.fingerprint, Incomplete(whole, 0.4).fingerprint, Incomplete(whole, 0.3, 3).fingerprint}) == 4
+    assert not any(torch.stack(list(Incomplete(whole, 1.0).batch(torch.tensor([1]))[1].values())).sum(0) - 1)
+    for wrong in (1.5, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="share: found"):
+            Incomplete(whole, wrong)
+    with pytest.raises(ValueError, match="alone, expected two or more"):
+        Incomplete(Rows({"a": torch.randn(4, 2)}))
+
+
+def test_what_such_rows_have_lost_teaches_nothing(tmp_path):
+    x = {"a": torch.randn(64, 3), "b": torch.randn(64, 2)}
+    rows = Incomplete(Rows(x), 0.5)
+    present = rows.batch(torch.arange(64))[1]
+    other = Rows({m: torch.where(present[m].unsqueeze(1), v, torch.full_like(v, 9.0)) for m, v in x.items()})
+    trained = []
+    for k, some in enumerate((rows, Incomplete(other, 0.5))):
+        torch.manual_seed(0)
+        model = mmvae.PoEVAE({"a": mmvae.vectors(3), "b": mmvae.vectors(2)})
+        trained.append(mmvae.fit(model, some, tmp_path / str(k), iterations=20, progress=False))
+    assert same(weights(trained[0]), weights(trained[1]))

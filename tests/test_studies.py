@@ -32,9 +32,10 @@ def test_each_term_beside_the_plain_loss_where_a_latent_is_spare_and_where_none_
 
 def test_a_term_is_dropped_after_a_third_and_meets_private_blocks_that_are_too_small():
     runs = of("asks-limits")
-    assert Counter(run.variant for run in runs) == {
-        f"{term}, {variant}": 6 for term in ("gap", "contrast") for variant in ("dropped", "private 1")}
-    for run in runs:
+    variants = {f"{term}, {variant}": 6 for term in ("gap", "contrast") for variant in ("dropped", "private 1", "missing")}
+    assert Counter(run.variant for run in runs) == variants | {"plain, missing": 6}
+    assert {run.variant: run.missing for run in runs} == {v: 0.5 if "missing" in v else 0.0 for v in (*variants, "plain, missing")}
+    for run in (run for run in runs if run.recipe.extra):
         (term, weight), = run.recipe.extra.items()
         assert run.variant.split(", ")[0] == term and weight == studies.WEIGHTS[term]
         assert run.recipe.extra_until == (1000 if "dropped" in run.variant else None)

@@ -1,5 +1,6 @@
 """Modalities of every kind as pictures: what they are by their values, one scale for all, what is missing, any model."""
 import math
+import re
 
 import numpy as np
 import pytest
@@ -211,6 +212,24 @@ def test_loss_curves_and_tables_take_any_names():
     tints = labels.colours(("left_eye", "S"))
     assert "left_eye: age 0.50" in plot.heatmap({"left_eye": {"age": 0.5}, "S": {"age": math.nan}}, colours=tints).alt
     assert "z<sub>digit</sub>" in plot.block("digit", tints["S"]) and "&lt;" in plot.block("<b>")
+
+
+def cells(table):
+    return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall("<tr>(.*?)</tr>", table.html)]
+
+
+def test_a_table_holds_one_number_a_cell():
+    rows = [["a", "−8.3 (−10.3 to −6.5), p&nbsp;=&nbsp;0.02", "2 to 3", "1.2 ± 0.1°"], ["b", "–", "1", "left to right"]]
+    table = plot.table(["model", "difference", "latents", "error"], rows)
+    assert cells(table) == [["model", "difference", "from", "to", "p", "latents: from", "to", "error"],
+                            ["a", "−8.3", "−10.3", "−6.5", "0.02", "2", "3", "1.2 ± 0.1°"],
+                            ["b", "–", "", "", "", "1", "1", "left to right"]]
+    assert re.findall('class="bound">(.*?)<', table.html)[:5] == ["from", "to", "p", "−10.3", "−6.5"]
+    assert cells(plot.table(["seeds", "found"], [["2 to 3", "15 of 20 (0.53 to 0.89)"]])) == [
+        ["seeds", "found", "from", "to"], ["2 to 3", "15 of 20", "0.53", "0.89"]]
+    assert cells(plot.table(["a", "b"], [])) == [["a", "b"]]
+    with pytest.raises(ValueError, match="rows: expected 2 cells in each, as in the head, found 1 in row 1"):
+        plot.table(["a", "b"], [["x", "y"], ["z"]])
 
 
 def test_rows_of_a_reader_s_own_modality_are_shown_by_their_values():

@@ -4,6 +4,7 @@
   const ids = (tip) => {
     for (const e of tip.querySelectorAll("[id]")) e.removeAttribute("id"); // the page that it was taken from has them
     for (const e of tip.querySelectorAll(".headerlink, .backrefs")) e.remove();
+    for (const e of tip.querySelectorAll("[role]")) e.removeAttribute("role");
     const term = tip.querySelector(":scope > dt");
     if (term) { // <dt> and <dd> stand in a list
       const list = document.createElement("dl");
@@ -64,4 +65,14 @@
     plugins: [book], theme: "book", appendTo: () => document.body, aria: { content: "describedby", expanded: false },
     offset: [0, 6], touch: true, zIndex: 1100, moveTransition: "",
   });
+  tippy([]); // from now on it knows a finger from a mouse
+  const make = tippy; // a page has a hundred links; each hover is made when it is first asked for
+  window.tippy = Object.assign((link, props) => {
+    const asks = ["mouseenter", "focus", "touchstart"];
+    const begin = ({ type }) => {
+      for (const on of asks) link.removeEventListener(on, begin);
+      make(link, { ...props, showOnCreate: type !== "touchstart" });
+    };
+    for (const on of asks) link.addEventListener(on, begin, { passive: true });
+  }, make);
 })();

@@ -25,6 +25,7 @@ from .. import checkpoint, evaluate, faces, train
 from ..faces import Pairs
 from ..faces import judge as judging
 from ..faces.file import begin
+from ..incomplete import Incomplete
 from ..train import write_atomically
 from . import measure, prints, profiles, results, studies, weights
 from .recipe import Recipe
@@ -45,6 +46,7 @@ class Run:
     variant: str
     recipe: Recipe
     people: int = PEOPLE
+    missing: float = 0.0  # the share of the rows to learn from that show one picture alone
 
     @property
     def name(self) -> str:
@@ -55,10 +57,15 @@ class Run:
         """The split of `pairs` that it is measured on, and of how many people that is."""
         return ("choice", studies.CHOICE) if self.study == studies.PILOT else ("test", HELD_OUT)
 
+    def rows(self, device: str = "cpu") -> Pairs | Incomplete:
+        """What it learns from."""
+        found = pairs("train", self.people, self.recipe.size, device)
+        return Incomplete(found, self.missing) if self.missing else found
+
     @property
     def folder(self) -> Path:
         """Where it is trained: under a hash of what it is a function of, its recipe and its data."""
-        data = pairs("train", self.people, self.recipe.size).fingerprint
+        data = self.rows().fingerprint
         words = f"{sorted(self.recipe.settings.items())} {data}"
         return profiles.build_folder() / "results" / f"{self.name}-{hashlib.sha256(words.encode()).hexdigest()[:12]}"
 
@@ -125,7 +132,8 @@ def grid() -> list[Run]:
     for study, variant, model, seeds, people, changes in _variants():
         changes = {"iterations": SHORT} | changes
         changes["options"] = {k: v for k, v in changes.get("options", {}).items() if (k, v) != ("shared", 5)}  # their own
-        runs.setdefault(study, []).extend(Run(study, variant, Recipe(model, seed=k, **changes), people) for k in seeds)
+        lost = changes.pop("missing", 0.0)
+        runs.setdefault(study, []).extend(Run(study, variant, Recipe(model, seed=k, **changes), people, lost) for k in seeds)
     return [run for of in runs.values() for run in sorted(of, key=lambda run: run.recipe.seed)]
 
 
@@ -182,7 +190,7 @@ def _work(run: Run, device: str = "cpu"):
     train_on, folder, (split, _) = pairs("train", run.people, size, device), run.folder, run.measured_on
     test = pairs(split, PEOPLE, size, device)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    model = run.recipe.fit(train_on, folder, progress=False)
+    model = run.recipe.fit(run.rows(device), folder, progress=False)
     log = {k: float(v[-1]) for k, v in train.read_log(folder).items()}  # its last row
     (who, real_distance), start = _judge(size, device, split), process_time()
     numbers = _numbers(model, train_on, test, who, weight, run.study in THOROUGH)

@@ -14,7 +14,7 @@ from .. import checkpoint
 from ..distributed import gpus
 from ..stacked import CHUNK, Stack
 from . import profiles
-from .grid import Run, pairs
+from .grid import Run
 
 TOGETHER = 4  # stacks that train at a time: what one leaves idle of the GPU, others take
 
@@ -69,7 +69,7 @@ def train(runs: list[Run], device: str, hours: float):
 
 def begun(some: list[Run], device: str) -> Stack:
     """The stack of a cell, as it was left."""
-    rows = pairs("train", some[0].people, some[0].recipe.size, device)
+    rows = some[0].rows(device)
     with torch.random.fork_rng(gpus(rows.device)):
         stack = Stack([run.recipe.build() for run in some], [run.recipe.training for run in some], rows)
     if (path := path_of(some)).exists():

@@ -7,7 +7,8 @@ of 64x64 has.
 
 "asks": each term by its weight, beside the plain loss, where shared latents are spare (8) and where none is (5); in small
 pictures, which are cheap. "asks-weights": the pilot that chooses these weights, with seeds of its own, on people who are in
-no test: it learns from the first 400 of those to learn from, and is measured on the other 100.
+no test: it learns from the first 400 of those to learn from, and is measured on the other 100. "asks-limits": the term
+dropped after a third of the training, private blocks that are too small, and half of the rows with one picture alone.
 """
 from collections.abc import Iterator
 
@@ -47,6 +48,10 @@ def asks(people: int) -> Iterator[tuple]:
             for model in MODELS:
                 yield "asks-limits", f"{term}, {variant}", model, range(3), people, SMALL | {
                     "options": {"shared": SPARE} | options, "extra": {term: WEIGHTS[term]}, "extra_until": until}
+    for term in ("plain", "gap", "contrast"):  # half of the rows show one picture alone
+        for model in MODELS:
+            yield "asks-limits", f"{term}, missing", model, range(3), people, SMALL | {
+                "options": {"shared": SPARE}, "extra": {term: WEIGHTS[term]} if term in ADDED else None, "missing": 0.5}
 
 
 def full(people: int, iterations: int) -> Iterator[tuple]:

@@ -67,13 +67,39 @@ class Table:
         return self.html
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table of HTML cells under a head; the first cell of a row is its name."""
-    def line(cells, tag):
-        return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
+BOUNDED = re.compile(r"(?P<value>.+) \((?P<low>\S+) to (?P<high>\S+)\)(, p(?: |&nbsp;)=(?: |&nbsp;)(?P<p>\S+))?")
+RANGE = re.compile(r"(?P<low>\S*\d\S*) to (?P<high>\S*\d\S*)")
 
-    body = "".join(line(row, "td") for row in rows)
-    return Table(f'<table class="table"><thead>{line(head, "th")}</thead><tbody>{body}</tbody></table>')
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table of HTML cells under a head; the first cell of a row is its name. One number a cell: of "4.5 (4.2 to 4.8)", of
+    that with ", p = 0.02" behind it, and of a range, "2 to 3", each has a cell of its own, headed "from", "to" and "p".
+    Raises ValueError for a row of another length than the head."""
+    rows = [list(row) for row in rows]
+    for k, row in enumerate(rows):
+        if len(row) != len(head):
+            raise ValueError(f"rows: expected {len(head)} cells in each, as in the head, found {len(row)} in row {k}")
+    names, *others = zip(head, *rows)
+    kinds, columns = zip(("value", names), *(part for column in others for part in _parts(*column)))
+
+    def line(cells, tag):
+        opening = (f'<{tag} class="bound">' if kind in ("low", "high", "p") else f"<{tag}>" for kind in kinds)
+        return "<tr>" + "".join(f"{open}{cell}</{tag}>" for open, cell in zip(opening, cells)) + "</tr>"
+
+    top, *below = zip(*columns)
+    body = "".join(line(row, "td") for row in below)
+    return Table(f'<table class="table"><thead>{line(top, "th")}</thead><tbody>{body}</tbody></table>')
+
+
+def _parts(heading: str, *cells: str) -> list[tuple[str, list[str]]]:
+    """A column as one for each kind of number in its cells: (the kind, its heading and cells)."""
+    found = [BOUNDED.fullmatch(cell) or RANGE.fullmatch(cell) for cell in cells]
+    rows = [match.groupdict("") if match else {"value": cell} for match, cell in zip(found, cells)]
+    if any(found) and not any(BOUNDED.fullmatch(cell) for cell in cells):  # ranges: a single number is both ends of its own
+        rows = [row if "low" in row else {"low": row["value"], "high": row["value"]} for row in rows]
+    kinds = [kind for kind in ("value", "low", "high", "p") if any(row.get(kind) for row in rows)] or ["value"]
+    named = {"value": heading, "low": "from" if "value" in kinds else f"{heading}: from", "high": "to", "p": "p"}
+    return [(kind if "value" in kinds else "value", [named[kind], *(row.get(kind, "") for row in rows)]) for kind in kinds]
 
 
 def block(name: str, colour: str = GREY) -> str:
