@@ -38,6 +38,8 @@ def main():
     parser.add_argument("pages", nargs="*", metavar="PAGE", help="names as in _toc.yml; all where none is named")
     parser.add_argument("--profile", default="cpu")
     args = parser.parse_args()
+    if unknown := set(args.pages) - set(toc_entries()):
+        parser.error(f"PAGE: found {', '.join(sorted(unknown))}, expected some of {', '.join(toc_entries())}")
     for path, how in ((AXE, "make accessible"), (html_dir(args.profile) / "index.html", "make book")):
         if not path.exists():
             sys.exit(f"{path.relative_to(ROOT)}: not there; make it with: {how}")

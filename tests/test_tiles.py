@@ -221,12 +221,14 @@ def cells(table):
 def test_a_table_holds_one_number_a_cell():
     rows = [["a", "−8.3 (−10.3 to −6.5), p&nbsp;=&nbsp;0.02", "2 to 3", "1.2 ± 0.1°"], ["b", "–", "1", "left to right"]]
     table = plot.table(["model", "difference", "latents", "error"], rows)
+    assert '<th>latents: from</th><th class="end">to</th>' in table.html
     assert cells(table) == [["model", "difference", "from", "to", "p", "latents: from", "to", "error"],
-                            ["a", "−8.3", "−10.3", "−6.5", "0.02", "2", "3", "1.2 ± 0.1°"],
+                            ["a", "−8.3", "−10.3", "−6.5", "0.02", "2", "3", "1.2\xa0±\xa00.1°"],
                             ["b", "–", "", "", "", "1", "1", "left to right"]]
     assert re.findall('class="bound">(.*?)<', table.html)[:5] == ["from", "to", "p", "−10.3", "−6.5"]
     assert cells(plot.table(["seeds", "found"], [["2 to 3", "15 of 20 (0.53 to 0.89)"]])) == [
-        ["seeds", "found", "from", "to"], ["2 to 3", "15 of 20", "0.53", "0.89"]]
+        ["seeds", "found", "from", "to"], ["2 to 3", "15\xa0of\xa020", "0.53", "0.89"]]
+    assert cells(plot.table(["given", "nats"], [["{I, T}", "-2.5"]]))[1] == ["{I,\xa0T}", "−2.5"]
     assert cells(plot.table(["a", "b"], [])) == [["a", "b"]]
     with pytest.raises(ValueError, match="rows: expected 2 cells in each, as in the head, found 1 in row 1"):
         plot.table(["a", "b"], [["x", "y"], ["z"]])

@@ -68,6 +68,7 @@ class Table:
 
 
 BOUNDED = re.compile(r"(?P<value>.+) \((?P<low>\S+) to (?P<high>\S+)\)(, p(?: |&nbsp;)=(?: |&nbsp;)(?P<p>\S+))?")
+TIED = re.compile(r" (?=±)|(?<=±) |(?<=\d) (?=of \d)|(?<=\d of) |(?<=,) (?=\w+\})")  # spaces at which no line ends
 RANGE = re.compile(r"(?P<low>\S*\d\S*) to (?P<high>\S*\d\S*)")
 
 
@@ -80,11 +81,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
         if len(row) != len(head):
             raise ValueError(f"rows: expected {len(head)} cells in each, as in the head, found {len(row)} in row {k}")
     names, *others = zip(head, *rows)
-    kinds, columns = zip(("value", names), *(part for column in others for part in _parts(*column)))
+    kinds, columns = zip(("", names), *(part for column in others for part in _parts(*column)))
 
     def line(cells, tag):
-        opening = (f'<{tag} class="bound">' if kind in ("low", "high", "p") else f"<{tag}>" for kind in kinds)
-        return "<tr>" + "".join(f"{open}{cell}</{tag}>" for open, cell in zip(opening, cells)) + "</tr>"
+        opening = (f'<{tag} class="{kind}">' if kind else f"<{tag}>" for kind in kinds)
+        whole = (re.sub(r"^-(?=\d)", "\N{MINUS SIGN}", TIED.sub("\N{NO-BREAK SPACE}", cell)) for cell in cells)
+        return "<tr>" + "".join(f"{open}{cell}</{tag}>" for open, cell in zip(opening, whole)) + "</tr>"
 
     top, *below = zip(*columns)
     body = "".join(line(row, "td") for row in below)
@@ -92,14 +94,15 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 
 
 def _parts(heading: str, *cells: str) -> list[tuple[str, list[str]]]:
-    """A column as one for each kind of number in its cells: (the kind, its heading and cells)."""
+    """A column as one for each kind of number in its cells: (its class on the page, its heading and cells)."""
     found = [BOUNDED.fullmatch(cell) or RANGE.fullmatch(cell) for cell in cells]
     rows = [match.groupdict("") if match else {"value": cell} for match, cell in zip(found, cells)]
     if any(found) and not any(BOUNDED.fullmatch(cell) for cell in cells):  # ranges: a single number is both ends of its own
         rows = [row if "low" in row else {"low": row["value"], "high": row["value"]} for row in rows]
     kinds = [kind for kind in ("value", "low", "high", "p") if any(row.get(kind) for row in rows)] or ["value"]
     named = {"value": heading, "low": "from" if "value" in kinds else f"{heading}: from", "high": "to", "p": "p"}
-    return [(kind if "value" in kinds else "value", [named[kind], *(row.get(kind, "") for row in rows)]) for kind in kinds]
+    look = {"value": "", "low": "bound", "high": "bound", "p": "bound"} if "value" in kinds else {"low": "", "high": "end"}
+    return [(look[kind], [named[kind], *(row.get(kind, "") for row in rows)]) for kind in kinds]
 
 
 def block(name: str, colour: str = GREY) -> str:
