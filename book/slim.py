@@ -27,6 +27,7 @@ NAMES = ((r'<summary(?=><span class="toctree-toggle")', '<summary aria-label="Se
          (r'(<div id="pst-primary-sidebar")(?! role)', r'\1 role="navigation" aria-label="The book"'),
          (r'(<div class="citation" id="[^"]*" role=)"doc-biblioentry"', r'\1"listitem"'),  # of what is a list
          (r"<th\b[^>]*>\s*</th>", "<td></td>"))
+LONG = re.compile(r'(?<=<span class="pre">)[^<]{25,}(?=</span>)')
 
 
 def slim(text, tips=""):
@@ -38,10 +39,11 @@ def slim(text, tips=""):
 
 
 def named(text):
-    """The text of a page whose controls and parts have the names that are read aloud."""
+    """The text of a page whose controls and parts have the names that are read aloud, and whose long names in code can end
+    their line between two words."""
     for pattern, name in NAMES:
         text = re.sub(pattern, name, text)
-    return text
+    return LONG.sub(lambda match: re.sub(r"(?<=\w)(::|[._/])(?=\w)", r"\1<wbr>", match[0]), text)
 
 
 def tips(html, text):

@@ -197,6 +197,17 @@ def test_parts_and_controls_of_the_theme_have_names():
         '<table><tr><td></td><th>a</th></tr></table>')
 
 
+def test_a_long_name_in_code_ends_its_line_between_two_words():
+    def code(text):
+        return f'<code class="docutils literal notranslate"><span class="pre">{text}</span></code>'
+
+    name = "tests/test_pairs.py::test_a_pair_shares_identity"
+    found = slim.named(code(name) + code("a_short.name") + f"<p>{name}</p>")
+    assert found.replace("<wbr>", "") == code(name) + code("a_short.name") + f"<p>{name}</p>"
+    assert "tests/<wbr>test_<wbr>pairs.<wbr>py::<wbr>test_<wbr>a_<wbr>pair_<wbr>shares" in found
+    assert found.count("<wbr>") == name.count("_") + 3
+
+
 def test_scripts_that_draw_nothing_let_the_page_come_first():
     scripts = ('<script src="_static/doctools.js?v=1"></script>\n<script src="_static/documentation_options.js"></script>\n'
                '<script src="_static/searchtools.js"></script>\n<script src="searchindex.js"></script>\n')

@@ -229,6 +229,8 @@ def test_a_table_holds_one_number_a_cell():
     assert cells(plot.table(["seeds", "found"], [["2 to 3", "15 of 20 (0.53 to 0.89)"]])) == [
         ["seeds", "found", "from", "to"], ["2 to 3", "15\xa0of\xa020", "0.53", "0.89"]]
     assert cells(plot.table(["given", "nats"], [["{I, T}", "-2.5"]]))[1] == ["{I,\xa0T}", "−2.5"]
+    assert cells(plot.table(["from xI", "v1"], [["zS of x<sub>T</sub>", "maxI"]])) == [
+        ["from x<sub>I</sub>", "v1"], ["z<sub>S</sub> of x<sub>T</sub>", "maxI"]]
     assert cells(plot.table(["a", "b"], [])) == [["a", "b"]]
     with pytest.raises(ValueError, match="rows: expected 2 cells in each, as in the head, found 1 in row 1"):
         plot.table(["a", "b"], [["x", "y"], ["z"]])

@@ -85,12 +85,17 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 
     def line(cells, tag):
         opening = (f'<{tag} class="{kind}">' if kind else f"<{tag}>" for kind in kinds)
-        whole = (re.sub(r"^-(?=\d)", "\N{MINUS SIGN}", TIED.sub("\N{NO-BREAK SPACE}", cell)) for cell in cells)
-        return "<tr>" + "".join(f"{open}{cell}</{tag}>" for open, cell in zip(opening, whole)) + "</tr>"
+        return "<tr>" + "".join(f"{open}{_set(cell)}</{tag}>" for open, cell in zip(opening, cells)) + "</tr>"
 
     top, *below = zip(*columns)
     body = "".join(line(row, "td") for row in below)
     return Table(f'<table class="table"><thead>{line(top, "th")}</thead><tbody>{body}</tbody></table>')
+
+
+def _set(cell: str) -> str:
+    """A cell as type: a minus for a hyphen, no line that ends within "2 of 3" or "1 ± 2", an index in xI and zS."""
+    cell = re.sub(r"^-(?=\d)", "\N{MINUS SIGN}", TIED.sub("\N{NO-BREAK SPACE}", cell))
+    return re.sub(r"\b([xz])([A-Z])\b", r"\1<sub>\2</sub>", cell)
 
 
 def _parts(heading: str, *cells: str) -> list[tuple[str, list[str]]]:
