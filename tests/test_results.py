@@ -20,6 +20,7 @@ from mmvae.experiment.__main__ import results as command
 from mmvae.experiment.grid import Run, grid
 from mmvae.experiment.recipe import Recipe
 from mmvae.faces import judge as judging
+from mmvae.incomplete import Incomplete
 
 # ---------------------------------------------------------------- the grid
 
@@ -67,7 +68,7 @@ def test_the_grid_is_what_was_asked_for_the_most_telling_first():
 
 
 def test_a_cell_that_two_studies_share_is_trained_once():
-    assert max(Counter((run.recipe.key, run.recipe.seed, run.people) for run in grid()).values()) == 1
+    assert max(Counter((run.recipe.key, run.recipe.seed, run.people, run.missing) for run in grid()).values()) == 1
 
 
 def test_runs_of_a_study_differ_by_what_it_is_about_alone():
@@ -93,7 +94,7 @@ def test_every_run_of_the_grid_has_a_model():
 
 def test_a_folder_is_of_all_that_a_run_depends_on(tmp_path, monkeypatch):
     class Data:
-        def __init__(self, split, people, size):
+        def __init__(self, split, people, size, device):
             self.fingerprint = f"{split} of {people}, {size}"
 
     monkeypatch.setenv("MMVAE_BUILD", str(tmp_path))
@@ -102,6 +103,9 @@ def test_a_folder_is_of_all_that_a_run_depends_on(tmp_path, monkeypatch):
             Run("main", "a, b", Recipe(seed=1), people=10)]
     assert {run.name for run in runs} == {"mumo-main-a-b-1"} and len({run.folder for run in runs}) == 3
     assert all(run.folder.parent == tmp_path / "results" for run in runs)
+    monkeypatch.setattr(making, "pairs", lambda *_: prints.tiny_pairs()[0])
+    whole, half = (Run("main", "a, b", Recipe(seed=1), missing=share) for share in (0.0, 0.5))
+    assert whole.folder != half.folder and isinstance(half.rows(), Incomplete) and not isinstance(whole.rows(), Incomplete)
 
 
 def test_one_data_file_serves_all_who_ask_for_no_more_than_it_has(tmp_path, monkeypatch):

@@ -157,8 +157,7 @@ def test_refusals():
 def small(monkeypatch, tmp_path):
     """Two cells on a grid of pictures that is made by arithmetic."""
     monkeypatch.setenv("MMVAE_BUILD", str(tmp_path))
-    for module in (grid, stacks):
-        monkeypatch.setattr(module, "pairs", lambda split, *_: prints.tiny_pairs()[split == "test"])
+    monkeypatch.setattr(grid, "pairs", lambda split, *_: prints.tiny_pairs()[split == "test"])
     return [grid.Run(study, "plain", Recipe(model, size=16, batch=8, iterations=2 * CHUNK, seed=seed), 4)
             for seed in range(2) for study, model in (("main", "vanilla"), ("base", "wg-v1"))]
 
