@@ -7,9 +7,7 @@ import argparse
 import json
 import re
 import shutil
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -125,19 +123,28 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 HEADLESS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 
-def page_in_browser(path):
-    """A page as headless Chromium has it once its scripts have run (str), in a window that holds all of it."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        window = ["--window-size=1280,40000", "--virtual-time-budget=20000", f"--user-data-dir={home}", "--dump-dom"]
-        command = [CHROMIUM, *HEADLESS, *window, path.resolve().as_uri()]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+ALIVE = "document.querySelectorAll('.mmvae-widget.alive').length"
 
 
 def widget_problems(path):
-    """What is wrong with the sliders of a page (list of str): each must start with no kernel and no server."""
+    """What is wrong with the sliders of a page (list of str): each must start with no kernel and no server, within a minute of
+    the clock, in a window that holds all of the page."""
     there = path.read_text(encoding="utf-8").count('class="mmvae-widget"')
-    alive = page_in_browser(path).count('class="mmvae-widget alive"') if there else 0
-    return [f"{there - alive} of {there} sliders do not start in Chromium"] if alive < there else []
+    if not there:
+        return []
+    from playwright.sync_api import TimeoutError, sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=HEADLESS)
+        tab = browser.new_page(viewport={"width": 1280, "height": 40_000})
+        tab.goto(path.resolve().as_uri())
+        try:
+            tab.wait_for_function(f"{ALIVE} >= {there}", timeout=60_000)
+        except TimeoutError:
+            return [f"{there - tab.evaluate(ALIVE)} of {there} sliders do not start in Chromium"]
+        finally:
+            browser.close()
+    return []
 
 
 def problems(profile, root=ROOT):

@@ -18,7 +18,8 @@ class Incomplete:
     """
 
     def __init__(self, rows: Rows, share: float = 0.5, seed: int = 0):
-        self.rows, self.share, self.seed, self.device = rows, number("share", share, 0), seed, rows.device
+        self.rows, self.share, self.seed = rows, float(number("share", share, 0)), number("seed", seed, 0, whole=True)
+        self.device = rows.device
         self.lazy = getattr(rows, "lazy", False)
         if share > 1:
             raise ValueError(f"share: found {share}, expected a number from 0 to 1")
@@ -26,7 +27,7 @@ class Incomplete:
         if len(self.names) < 2:
             raise ValueError(f"rows: found the modality {self.names} alone, expected two or more: one has to stay")
         generator = torch.Generator().manual_seed(seed)
-        kept = torch.randint(len(self.names), (len(rows),), generator=generator, dtype=torch.int8)
+        kept = torch.randint(len(self.names), (len(rows),), generator=generator, dtype=torch.int16)
         whole = torch.rand(len(rows), generator=generator) >= share
         self.kept = kept.masked_fill(whole, -1).to(rows.device)  # (N,): which modality; -1: all
 
