@@ -127,8 +127,8 @@ ALIVE = "document.querySelectorAll('.mmvae-widget.alive').length"
 
 
 def widget_problems(path):
-    """What is wrong with the sliders of a page (list of str): each must start with no kernel and no server, within a minute of
-    the clock, in a window that holds all of the page."""
+    """What is wrong with the sliders of a page (list of str): each must start with no kernel and no server, within a minute
+    of the clock, in a window that holds all of the page."""
     there = path.read_text(encoding="utf-8").count('class="mmvae-widget"')
     if not there:
         return []
