@@ -114,7 +114,7 @@ AXE = _build/axe/node_modules/axe-core/axe.min.js
 $(AXE):
 	@npm install --silent --prefix _build/axe axe-core
 
-accessible: $(AXE) ## every page of the built site under axe, in both themes, wide and on a phone (npm fetches axe)
+accessible: $(STAMP) $(AXE) ## every page of the built site under axe, in both themes, wide and on a phone (npm fetches axe)
 	@$(PY) book/accessible.py --profile $(PROFILE)
 
 dist: $(TOOLS)/.made ## wheel and source in dist/, installed in a bare environment, and a model asked there (TAG=v0.2.0: of that version)

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "book"))
-from check import CHROMIUM, HEADLESS  # noqa: E402
+from check import CHROMIUM, chromium  # noqa: E402
 
 WATCH = """new MutationObserver(() => { if (!window.aliveAt && document.querySelector(".mmvae-widget.alive [data-made]"))
     window.aliveAt = performance.now() }).observe(document, { subtree: true, attributes: true, childList: true })"""
@@ -107,16 +107,12 @@ def main(argv: list[str] | None = None):
         parser.exit(1, "page.py needs Chromium, from the system's packages; nothing was measured\n")
     if not (args.site / "index.html").exists():
         parser.exit(1, f"{args.site}: no site; run `make book`\n")
-    from playwright.sync_api import sync_playwright
-
     chapters = sorted(p for p in (args.site / "notebooks").glob("*.html") if '"kind": "explorer"' in p.read_text())
     server = serve(args.site)
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=HEADLESS)
+    with chromium() as browser:
         rows = {path.stem: look(browser, args.site, f"http://127.0.0.1:{server.server_port}/notebooks/{path.name}",
                                 args.rounds, args.windows) for path in tqdm(chapters, unit="chapter")}
         version = browser.version
-        browser.close()
     server.shutdown()
     record = {"machine": measure.machine() | {"threads": os.cpu_count()}, "chromium": version, "rows": rows,
               "settings": {"rounds": args.rounds, "windows": args.windows}}

@@ -8,7 +8,7 @@ asks for nothing from outside.
 import argparse
 import sys
 
-from check import CHROMIUM, HEADLESS, ROOT, html_dir, toc_entries
+from check import CHROMIUM, ROOT, chromium, html_dir, toc_entries
 
 AXE = ROOT / "_build/axe/node_modules/axe-core/axe.min.js"
 RUN = """axe.run(document, { resultTypes: ["violations"] }).then((found) => found.violations.map((v) =>
@@ -45,17 +45,13 @@ def main():
             sys.exit(f"{path.relative_to(ROOT)}: not there; make it with: {how}")
     if not CHROMIUM:
         sys.exit("found no Chromium, which opens the pages; install it from the system's packages")
-    from playwright.sync_api import sync_playwright
-
     wrong, pages = 0, args.pages or toc_entries()
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=HEADLESS)
+    with chromium() as browser:
         for name in pages:
             for width, theme in ((w, t) for w in (1280, 390) for t in ("light", "dark")):
                 for what in look(browser, html_dir(args.profile) / f"{name}.html", width, theme):
                     wrong += 1
                     print(f"{name}, {width} px, {theme}: {what}", flush=True)
-        browser.close()
     if wrong:
         sys.exit(f"accessible: {wrong} findings on {len(pages)} pages")
     print(f"accessible: {len(pages)} pages in two themes at two widths, no violation, no script error, nothing too wide")

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -123,6 +124,19 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 HEADLESS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 
+@contextmanager
+def chromium():
+    """The system's Chromium, without a window, while it is asked (a `Browser` of playwright)."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=HEADLESS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
 ALIVE = "document.querySelectorAll('.mmvae-widget.alive').length"
 
 
@@ -132,18 +146,15 @@ def widget_problems(path):
     there = path.read_text(encoding="utf-8").count('class="mmvae-widget"')
     if not there:
         return []
-    from playwright.sync_api import TimeoutError, sync_playwright
+    from playwright.sync_api import TimeoutError
 
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=HEADLESS)
+    with chromium() as browser:
         tab = browser.new_page(viewport={"width": 1280, "height": 40_000})
         tab.goto(path.resolve().as_uri())
         try:
             tab.wait_for_function(f"{ALIVE} >= {there}", timeout=60_000)
         except TimeoutError:
             return [f"{there - tab.evaluate(ALIVE)} of {there} sliders do not start in Chromium"]
-        finally:
-            browser.close()
     return []
 
 

@@ -2,14 +2,13 @@
 import base64
 import json
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "book"))
-from check import CHROMIUM, HEADLESS  # noqa: E402
+from check import CHROMIUM, chromium as browser  # noqa: E402
 from mmvae.show.widgets import bundle  # noqa: E402
 
 needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: `apt-get install chromium`, or another's package")
@@ -27,16 +26,6 @@ def write(folder: Path, *widgets, name: str = "index.html", theme: str = "light"
     page.write_text(f'<!doctype html><html lang=en data-theme={theme}><meta charset=utf-8><meta name=viewport '
                     f'content="width=device-width"><body style="margin:0 auto;max-width:{width}px{colours}">{body}')
     return page
-
-
-@contextmanager
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        running = play.chromium.launch(executable_path=CHROMIUM, args=HEADLESS)
-        yield running
-        running.close()
 
 
 def opened(running, page, alive: bool = True, **options):

@@ -102,7 +102,7 @@ def _parts(heading: str, *cells: str) -> list[tuple[str, list[str]]]:
     """A column as one for each kind of number in its cells: (its class on the page, its heading and cells)."""
     found = [BOUNDED.fullmatch(cell) or RANGE.fullmatch(cell) for cell in cells]
     rows = [match.groupdict("") if match else {"value": cell} for match, cell in zip(found, cells)]
-    if any(found) and not any(BOUNDED.fullmatch(cell) for cell in cells):  # ranges: a single number is both ends of its own
+    if {match.re for match in found if match} == {RANGE}:  # a single number is both ends of its own range
         rows = [row if "low" in row else {"low": row["value"], "high": row["value"]} for row in rows]
     kinds = [kind for kind in ("value", "low", "high", "p") if any(row.get(kind) for row in rows)] or ["value"]
     named = {"value": heading, "low": "from" if "value" in kinds else f"{heading}: from", "high": "to", "p": "p"}
