@@ -23,7 +23,8 @@ def look(browser, page, width, theme):
     tab, found = context.new_page(), []
     tab.on("pageerror", lambda error: found.append(f"a script threw: {error}"))
     tab.goto(page.as_uri())
-    tab.evaluate("window.MathJax?.startup?.promise")
+    tab.add_style_tag(content="section { content-visibility: visible !important }")  # all of it, the formulas too
+    tab.evaluate("window.MathJax?.startup.promise.then(() => MathJax.startup.document.lazyTypesetAll())")
     tab.wait_for_timeout(500)  # widgets that are near, boxes that scroll
     tab.add_script_tag(path=AXE)
     found += tab.evaluate(RUN)

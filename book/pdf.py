@@ -146,7 +146,7 @@ def printed(html, progress):
         progress(f"loading {len(toc_entries())} pages")
         page.goto(f"{address}/print.html", wait_until="load")
         progress("setting the formulas")
-        page.evaluate("MathJax.startup.promise")
+        page.evaluate("MathJax.startup.promise.then?.(() => MathJax.startup.document.lazyTypesetAll())")
         page.evaluate("Promise.all([...document.images].map(i => i.decode().catch(() => i.src)))")
         progress("printing")
         made = page.pdf(prefer_css_page_size=True, print_background=True, outline=True, tagged=True)
