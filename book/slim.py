@@ -27,6 +27,7 @@ NAMES = ((r'<summary(?=><span class="toctree-toggle")', '<summary aria-label="Se
          (r'(<div id="pst-primary-sidebar")(?! role)', r'\1 role="navigation" aria-label="The book"'),
          (r'(<div class="citation" id="[^"]*" role=)"doc-biblioentry"', r'\1"listitem"'),  # of what is a list
          (r"<th\b[^>]*>\s*</th>", "<td></td>"))
+SHORT = re.compile(r'(?<!clings">)(?<!clings">\()\(?<span class="math[^"]*">\\\([^<]{1,60}\\\)</span>[,.;:?!)]+')
 LONG = re.compile(r'(?<=<span class="pre">)[^<]{25,}(?=</span>)')
 
 
@@ -39,10 +40,11 @@ def slim(text, tips=""):
 
 
 def named(text):
-    """The text of a page whose controls and parts have the names that are read aloud, and whose long names in code can end
-    their line between two words."""
+    """The text of a page whose controls and parts have the names that are read aloud, whose long names in code can end
+    their line between two words, and whose short formulas stay with the comma behind them."""
     for pattern, name in NAMES:
         text = re.sub(pattern, name, text)
+    text = SHORT.sub(r'<span class="clings">\g<0></span>', text)
     return LONG.sub(lambda match: re.sub(r"(?<=\w)(::|[._/])(?=\w)", r"\1<wbr>", match[0]), text)
 
 

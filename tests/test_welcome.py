@@ -68,6 +68,14 @@ def test_a_page_loads_no_script_that_it_does_not_use():
     assert "tex-chtml.js" in with_ and "window.MathJax" in with_ and formulas in with_ and "THEBE" not in with_
 
 
+def test_a_comma_stays_with_its_formula():
+    formula = r'<span class="math notranslate nohighlight">\(z_S\)</span>'
+    once = slim.named(f"<p>of ({formula}), and {formula} too</p>")
+    assert once == f'<p>of <span class="clings">({formula}),</span> and {formula} too</p>' and slim.named(once) == once
+    wide = formula.replace("z_S", "p(z) " * 20)  # it would leave the line no place to end
+    assert slim.named(wide + ",") == wide + ","
+
+
 # ---- for lecturers
 
 def test_every_question_has_a_folded_answer():
