@@ -8,7 +8,7 @@ asks for nothing from outside.
 import argparse
 import sys
 
-from check import CHROMIUM, ROOT, chromium, html_dir, toc_entries
+from check import CHROMIUM, FORMULAS, ROOT, chromium, html_dir, toc_entries
 
 AXE = ROOT / "_build/axe/node_modules/axe-core/axe.min.js"
 RUN = """axe.run(document, { resultTypes: ["violations"] }).then((found) => found.violations.map((v) =>
@@ -24,7 +24,7 @@ def look(browser, page, width, theme):
     tab.on("pageerror", lambda error: found.append(f"a script threw: {error}"))
     tab.goto(page.as_uri())
     tab.add_style_tag(content="section { content-visibility: visible !important }")  # all of it, the formulas too
-    tab.evaluate("window.MathJax?.startup.promise.then(() => MathJax.startup.document.lazyTypesetAll())")
+    tab.evaluate(FORMULAS)
     tab.wait_for_timeout(500)  # widgets that are near, boxes that scroll
     tab.add_script_tag(path=AXE)
     found += tab.evaluate(RUN)

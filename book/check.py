@@ -137,6 +137,8 @@ def chromium():
             browser.close()
 
 
+# until every formula of a page is set, also those that are not near: with `evaluate` of a tab
+FORMULAS = "window.MathJax?.startup.promise.then(() => MathJax.startup.document.lazyTypesetAll())"
 ALIVE = "document.querySelectorAll('.mmvae-widget.alive').length"
 
 

@@ -24,7 +24,7 @@ import yaml
 from bs4 import BeautifulSoup
 
 from build import QuietHandler
-from check import CHROMIUM, HEADLESS, ROOT, html_dir, toc_entries
+from check import CHROMIUM, FORMULAS, ROOT, chromium, html_dir, toc_entries
 
 OUT = ROOT / "_build" / "pdf" / "mmvae.pdf"
 GONE = ("script", "a.headerlink", "button", ".start", ".aside", ".chapters", ".tag_hide-input > details")
@@ -131,22 +131,19 @@ def whole(html):
 
 def printed(html, progress):
     """The book as a PDF (bytes), by the system's Chromium, and {entry: the page on which it begins, from 1}."""
-    from playwright.sync_api import sync_playwright
-
     if not CHROMIUM:
         sys.exit("pdf: found no Chromium on this machine, expected one, which prints the book: `apt-get install chromium`")
     handler, text = functools.partial(QuietHandler, directory=str(html)), whole(html)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, sync_playwright() as play:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, chromium() as browser:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        chromium = play.chromium.launch(executable_path=CHROMIUM, args=HEADLESS)
-        page = chromium.new_page(color_scheme="light", reduced_motion="reduce")
+        page = browser.new_page(color_scheme="light", reduced_motion="reduce")
         page.set_default_timeout(60_000 * MINUTES)
         address = f"http://127.0.0.1:{server.server_port}"
         page.route(f"{address}/print.html", lambda route: route.fulfill(body=text, content_type="text/html; charset=utf-8"))
         progress(f"loading {len(toc_entries())} pages")
         page.goto(f"{address}/print.html", wait_until="load")
         progress("setting the formulas")
-        page.evaluate("MathJax.startup.promise.then?.(() => MathJax.startup.document.lazyTypesetAll())")
+        page.evaluate(FORMULAS)
         page.evaluate("Promise.all([...document.images].map(i => i.decode().catch(() => i.src)))")
         progress("printing")
         made = page.pdf(prefer_css_page_size=True, print_background=True, outline=True, tagged=True)
@@ -154,7 +151,6 @@ def printed(html, progress):
         numbers = pages_of(made)
         page.evaluate(NUMBERS, {plain(entry): number for entry, number in numbers.items()})
         over = page.pdf(prefer_css_page_size=True, print_background=True, page_ranges=f"1-{min(numbers.values()) - 1}")
-        chromium.close()
         server.shutdown()
     return laid_over(made, over), numbers
 

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "book"))
 import pdf  # noqa: E402
 
 PAGE = """<html><head><link rel=stylesheet href="{up}_static/book.css">
-<script>window.MathJax = {{startup: {{promise: 1}}}}</script>
+<script>window.MathJax = {{startup: {{promise: Promise.resolve(), document: {{lazyTypesetAll() {{}}}}}}}}</script>
 </head><body><nav>sidebar</nav><article class="bd-article">
 <section id="{name}"><h1>{title}<a class="headerlink" href="#{name}">#</a></h1>
 <p id="id1">Of {title}. {text}</p><img loading="lazy" src="{up}pictures/dot.png">
